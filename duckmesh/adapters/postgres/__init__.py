@@ -1,0 +1,1 @@
+"""The log and the catalog on PostgreSQL, and the embedded server."""

@@ -1,0 +1,1 @@
+"""Use cases, settings, wiring, and the REST and command-line faces."""

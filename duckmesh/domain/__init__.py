@@ -1,0 +1,1 @@
+"""The rules of DuckMesh, pure: attrs and the standard library only."""
