@@ -84,7 +84,12 @@ def parse_key(text: str) -> PresentedKey | None:
     key_id, _, rest = body.partition("_")
     secret, check = rest[:_SECRET_LENGTH], rest[_SECRET_LENGTH:]
     wellformed = text.startswith(_PREFIX) and len(key_id) == _ID_LENGTH and len(secret) == _SECRET_LENGTH
-    if not wellformed or not text.isascii() or not hmac.compare_digest(check, _checksum(key_id, secret)):
+    if (
+        not wellformed
+        or not set(key_id + secret).issubset(_ALPHABET)
+        or not check.isascii()
+        or not hmac.compare_digest(check, _checksum(key_id, secret))
+    ):
         return None
     return PresentedKey(key_id, secret)
 

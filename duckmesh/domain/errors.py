@@ -4,6 +4,7 @@ An error says what happened, where, and what to do next. ``context`` is structur
 retry without parsing the message. The source of the codes is section 3 and 4 of the contract.
 """
 
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -303,3 +304,16 @@ class ConfigurationError(DuckMeshError):
 
     code = "CONFIGURATION_ERROR"
     kind = ErrorKind.INVALID
+
+
+def all_errors(base: type[DuckMeshError] = DuckMeshError) -> Iterator[type[DuckMeshError]]:
+    """Every error class of the tree, the base first."""
+    yield base
+    for child in base.__subclasses__():
+        yield from all_errors(child)
+
+
+def error_of(code: str, message: str, context: Mapping[str, Any]) -> DuckMeshError:
+    """The error of that code, as it was stored or sent by another process."""
+    kind = next((kind for kind in all_errors() if kind.code == code), DuckMeshError)
+    return kind(message, **context)

@@ -5,11 +5,11 @@ applied in log order, so a table's last version in the batch is the one that its
 """
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from attrs import frozen
 
-from duckmesh.domain.errors import DuckMeshError, TableNotFound
+from duckmesh.domain.errors import DataCorrupt, DuckMeshError, TableNotFound
 from duckmesh.domain.snapshots import ControlResult, ParkedWrite
 from duckmesh.domain.tables import TableDefinition, Tables, apply_change, by_id
 from duckmesh.domain.writes import ClaimedBatch, LogEntry, LoggedWrite, TableRef
@@ -50,6 +50,12 @@ class PlannedFile:
         """Rows in all parts."""
         return sum(part.rows for part in self.parts)
 
+    def by_write(self) -> Iterator["PlannedFile"]:
+        """The same rows, one write at a time; finds the one that cannot be written."""
+        for part in self.parts:
+            for run in part.runs:
+                yield PlannedFile(self.table, (FilePart(part.entry, part.table, (run,)),))
+
 
 @frozen(eq=False)
 class CommitPlan:
@@ -79,8 +85,17 @@ def plan_commit(
     """Plan the batch on top of ``watermark`` and ``tables``.
 
     ``poisoned`` are writes found impossible to materialise; they are parked whole. ``repeated`` names, by token
-    and number of the part, the rows that the log holds a second time under another token.
+    and number of the part, the rows that the log holds a second time under another token. Raises `DataCorrupt`
+    when the batch begins beyond the watermark: writes between them would be skipped (promise 2).
     """
+    if batch.range.after > watermark:
+        raise DataCorrupt(
+            f"the log of tenant {batch.tenant!r} delivers from token {batch.range.after} on, but only {watermark} "
+            "is visible; the writes between are missing: was the catalog restored to an older state than the log?",
+            tenant=batch.tenant,
+            watermark=watermark,
+            delivered_after=batch.range.after,
+        )
     planner = _Planner(watermark, tables, poisoned or {}, repeated or {})
     for entry in batch.entries:
         planner.entry(entry)
@@ -174,7 +189,7 @@ class _Planner:
 def _runs(token: int, start: int, rows: int, dropped: Collection[int]) -> list[RowRun]:
     """The part's rows without the dropped ones, as runs of consecutive rows."""
     if not dropped:
-        return [RowRun(token, start, rows)]
+        return [RowRun(token, start, rows)] if rows else []
     bounds = [-1, *sorted(dropped), rows]
     return [
         RowRun(token, start + before + 1, after - before - 1)

@@ -12,7 +12,7 @@ from attrs import field, frozen
 
 from duckmesh.domain.errors import IncompatibleSchema, InvalidSchema
 from duckmesh.domain.names import check_column_name, fold
-from duckmesh.domain.types import LogicalType, parse_type
+from duckmesh.domain.types import Decimal, Kind, LogicalType, Scalar, parse_type
 
 MAX_COLUMNS: Final = 1000
 
@@ -151,11 +151,16 @@ def first_schema(specs: Sequence[ColumnSpec], primary_key_cols: Sequence[str] = 
     return changed(schema, columns=columns, primary_key=tuple(key_ids))
 
 
+_INEXACT: Final = {Kind.DOUBLE, Kind.FLOAT, Kind.JSON}
+
+
 def _check_key_type(column: Column) -> None:
-    text = str(column.type)
-    if text in {"DOUBLE", "FLOAT", "JSON"} or (text.endswith(("]", ")")) and not text.startswith("DECIMAL")):
+    kind = column.type
+    exact = isinstance(kind, Decimal) or (isinstance(kind, Scalar) and kind.kind not in _INEXACT)
+    if not exact:
         raise InvalidSchema(
-            f"column {column.name!r} of type {text} cannot be part of a primary key: equality is not exact there",
+            f"column {column.name!r} of type {column.type} cannot be part of a primary key: "
+            "equality is not exact there",
             column=column.name,
         )
 

@@ -144,11 +144,26 @@ def parse_type(text: str) -> LogicalType:
     parser = _Parser(text)
     parsed = parser.type(depth=0)
     parser.expect_end()
+    if _nesting(parsed) > MAX_TYPE_DEPTH:
+        raise InvalidSchema(f"type {text!r} is nested deeper than {MAX_TYPE_DEPTH}", type=text)
     return parsed
 
 
+def _nesting(parsed: LogicalType) -> int:
+    """How many types stand around the innermost one; brackets of a list are read after what they contain."""
+    match parsed:
+        case ListOf(element):
+            return 1 + _nesting(element)
+        case Struct(fields):
+            return 1 + max(_nesting(inner) for _, inner in fields)
+        case MapOf(key, value):
+            return 1 + max(_nesting(key), _nesting(value))
+        case _:
+            return 0
+
+
 _TOKEN = re.compile(
-    r'\s*(?:(?P<word>[A-Za-z_][A-Za-z0-9_]*)|"(?P<quoted>(?:[^"]|"")+)"|(?P<number>\d+)|(?P<mark>[(),\[\]]))'
+    r'\s*(?:(?P<word>[A-Za-z_][A-Za-z0-9_]*)|"(?P<quoted>(?:[^"\x00-\x1f\x7f]|"")+)"|(?P<number>\d+)|(?P<mark>[(),\[\]]))'
 )
 _TWO_WORDS = {("DOUBLE", "PRECISION"), ("TIMESTAMP", "WITH"), ("TIMESTAMP", "WITHOUT"), ("TIME", "WITHOUT")}
 

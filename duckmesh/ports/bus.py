@@ -5,7 +5,8 @@ again by its token, that delivery happens once or in the same batches, or that b
 transaction (contract, section 7).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol, runtime_checkable
 
 from attrs import frozen
@@ -13,6 +14,7 @@ from attrs import frozen
 from duckmesh.domain.leases import Lease
 from duckmesh.domain.tokens import LogHead
 from duckmesh.domain.writes import ClaimedBatch, Lag, Outcome, WriteGroup
+from duckmesh.ports.catalog import KeyLedger
 
 
 @frozen
@@ -35,6 +37,26 @@ class ClaimLimits:
 
     max_records: int = 200_000
     max_bytes: int = 64 * 1024 * 1024
+
+
+@frozen
+class BusOptions:
+    """What a bus is opened with. ``environment`` holds its own settings, named as it documents them.
+
+    ``ledger`` keeps idempotency keys for a bus that cannot; ``dsn`` is the database of the deployment.
+    """
+
+    dsn: str
+    listen_dsn: str
+    lease_ttl_s: float
+    pool_size: int
+    prepared_statements: bool
+    ledger: KeyLedger
+    environment: Mapping[str, str]
+
+
+#: An entry point in the group ``duckmesh.ingest_bus`` is such a function.
+OpenBus = Callable[[BusOptions], AbstractAsyncContextManager["IngestBus"]]
 
 
 @runtime_checkable

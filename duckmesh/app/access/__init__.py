@@ -1,0 +1,1 @@
+"""Who calls: tenants, API keys, and the principal of a request."""

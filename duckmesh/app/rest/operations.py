@@ -1,0 +1,124 @@
+"""Health, readiness, metrics and lag."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from litestar import Request, Response, get
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
+
+from duckmesh.app.rest.bodies import error_specs
+from duckmesh.app.rest.context import ROLES, principal_of
+from duckmesh.app.telemetry.metrics import Metrics
+from duckmesh.domain.access import Role
+from duckmesh.domain.errors import DuckMeshError
+from duckmesh.ports.bus import IngestBus
+from duckmesh.ports.catalog import Catalog
+
+#: Looks at one dependency; raises when it is not usable.
+Check = Callable[[], Awaitable[object]]
+
+
+class Health(msgspec.Struct):
+    """The process answers; nothing is said of what it depends on."""
+
+    status: str
+
+
+class Readiness(msgspec.Struct):
+    """Whether requests can be served; ``checks`` says ``ok`` or an error code for each dependency."""
+
+    status: str
+    checks: dict[str, str]
+
+
+class LagBody(msgspec.Struct):
+    """How far the newest snapshot is behind the log. ``*_events`` count records, ``token_lag`` writes."""
+
+    accepted_events: int
+    claimed_events: int
+    pending_events: int
+    oldest_pending_lag_ms: float
+    token_lag: int
+    latest_visibility_token: int
+    latest_snapshot_id: int
+    latest_snapshot_time: str
+
+
+def _json(body: object, status: int = 200) -> Response[bytes]:
+    return Response(msgspec.json.encode(body), media_type="application/json", status_code=status)
+
+
+def operations_routes(
+    bus: IngestBus, catalog: Catalog, metrics: Metrics, checks: Mapping[str, Check]
+) -> list[HTTPRouteHandler]:
+    """The handlers that operators and probes call."""
+
+    @get(
+        "/v1/health",
+        summary="Liveness",
+        responses={200: ResponseSpec(Health, description="Alive.")},
+    )
+    async def health() -> Response[bytes]:
+        return _json(Health("ok"))
+
+    @get(
+        "/v1/ready",
+        summary="Readiness of what this server depends on",
+        responses={
+            200: ResponseSpec(Readiness, description="Ready."),
+            503: ResponseSpec(Readiness, description="Something is away."),
+        },
+    )
+    async def ready() -> Response[bytes]:
+        results = {name: await _result(check) for name, check in checks.items()}
+        fine = all(result == "ok" for result in results.values())
+        return _json(Readiness("ready" if fine else "not_ready", results), 200 if fine else 503)
+
+    @get(
+        "/v1/metrics",
+        summary="Metrics in Prometheus' text format",
+        media_type="text/plain",
+        responses={200: ResponseSpec(str, description="Metrics.", media_type="text/plain")},
+    )
+    async def show_metrics() -> Response[bytes]:
+        body, kind = metrics.render()
+        return Response(body, status_code=200, headers={"Content-Type": kind})
+
+    @get(
+        "/v1/lag",
+        opt={ROLES: (Role.OPS_ADMIN,)},
+        summary="How far visibility is behind the log",
+        responses={200: ResponseSpec(LagBody, description="The lag."), **error_specs(401, 403, 503)},
+    )
+    async def lag(request: Request[Any, Any, Any]) -> Response[bytes]:
+        tenant = principal_of(request).tenant
+        snapshot = (await catalog.snapshots(tenant, limit=1))[0]
+        found = await bus.lag(tenant, snapshot.watermark)
+        bound = metrics.tenant(tenant)
+        bound.ingest_lag_events.set(found.pending_events)
+        bound.visibility_lag_ms.set(found.oldest_pending_ms)
+        bound.latest_visibility_token.set(snapshot.watermark)
+        return _json(
+            LagBody(
+                found.accepted_events,
+                found.claimed_events,
+                found.pending_events,
+                found.oldest_pending_ms,
+                max(0, found.head - snapshot.watermark),
+                snapshot.watermark,
+                snapshot.snapshot_id,
+                snapshot.published_at.isoformat(),
+            )
+        )
+
+    return [health, ready, show_metrics, lag]
+
+
+async def _result(check: Check) -> str:
+    try:
+        await check()
+    except DuckMeshError as error:
+        return error.code
+    return "ok"

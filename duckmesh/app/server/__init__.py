@@ -1,0 +1,1 @@
+"""Processes: one that serves some planes, and the supervisor that keeps all of them on one machine."""

@@ -1,0 +1,193 @@
+"""One process that serves the planes it is told to: the API, the coordinator, maintenance."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any, Final
+
+import structlog
+import uvicorn
+
+from duckmesh.app.container import Adapters, Container, compose, open_adapters
+from duckmesh.app.rest.app import RestOptions, RestServices, create_app
+from duckmesh.app.settings import Settings
+from duckmesh.app.telemetry import logs, tracing
+from duckmesh.domain.errors import ConfigurationError, DuckMeshError
+from duckmesh.ports.bus import IngestBus
+
+log = structlog.get_logger(__name__)
+
+_REQUEUE_S: Final = 5.0
+_DRAIN_S: Final = 10
+_KEEP_ALIVE_S: Final = 75
+_BACKLOG: Final = 2048
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the process has other planes to stop as well."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(settings: Settings, *, listener: socket.socket | None = None, stop: asyncio.Event) -> None:
+    """Serve the planes in ``settings.roles`` until ``stop`` is set; raises `ConfigurationError` before serving.
+
+    ``listener`` is a socket that already listens, so that connections wait while a new process starts.
+    """
+    logs.configure(settings)
+    tracing.configure(settings.telemetry)
+    try:
+        async with open_adapters(settings) as adapters:
+            container = compose(settings, adapters)
+            await _run_planes(settings, container, adapters, listener, stop)
+    finally:
+        tracing.shutdown()
+
+
+async def _run_planes(
+    settings: Settings,
+    container: Container,
+    adapters: Adapters,
+    listener: socket.socket | None,
+    stop: asyncio.Event,
+) -> None:
+    async with AsyncExitStack() as stack:
+        planes: list[asyncio.Task[None]] = []
+        if "coordinator" in settings.roles:
+            planes.append(asyncio.create_task(container.coordinator().run(), name="coordinator"))
+        if "maintenance" in settings.roles:
+            planes.append(asyncio.create_task(_maintain(adapters.bus), name="maintenance"))
+        for plane in planes:
+            stack.push_async_callback(_cancelled, plane)
+        if "api" in settings.roles:
+            await stack.enter_async_context(container.barrier().open())
+            server = await stack.enter_async_context(_api(settings, container, adapters, listener))
+            planes.append(server)
+        log.info("server.ready", roles=list(settings.roles))
+        await _until_stopped(planes, stop)
+
+
+async def _until_stopped(planes: list[asyncio.Task[None]], stop: asyncio.Event) -> None:
+    """Return when told to stop; a plane that ended by itself takes the process with it, to be started anew."""
+    stopping = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait([stopping, *planes], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    for task in done - {stopping}:
+        task.result()
+        if not stop.is_set():
+            raise RuntimeError(f"{task.get_name()} ended by itself")
+
+
+async def _cancelled(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, Exception):
+        await task
+
+
+@asynccontextmanager
+async def _api(
+    settings: Settings, container: Container, adapters: Adapters, listener: socket.socket | None
+) -> AsyncIterator["asyncio.Task[None]"]:
+    """The HTTP server, drained when the context ends."""
+    server = _Server(_uvicorn_config(settings, rest_services(container, adapters)))
+    sockets = [listener or listen(settings)]
+    task = asyncio.create_task(server.serve(sockets=sockets), name="api")
+    try:
+        yield task
+    finally:
+        server.should_exit = True
+        with contextlib.suppress(Exception):
+            await task
+
+
+def _uvicorn_config(settings: Settings, services: RestServices) -> uvicorn.Config:
+    server = settings.server
+    options = RestOptions(server.auth, server.host_names, server.max_body_bytes)
+    return uvicorn.Config(
+        create_app(services, options),
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_DRAIN_S,
+    )
+
+
+def rest_services(container: Container, adapters: Adapters) -> RestServices:
+    """What the API is made of."""
+
+    async def log_answers() -> object:
+        return await adapters.bus.head("default")
+
+    async def catalog_answers() -> object:
+        return await adapters.catalog.tenants()
+
+    async def objects_answer() -> object:
+        return await adapters.store.stat("duckmesh/ready")
+
+    return RestServices(
+        bus=adapters.bus,
+        catalog=adapters.catalog,
+        access=container.access(),
+        ingest=container.ingest(),
+        queries=container.queries(),
+        tables=container.tables(),
+        metrics=container.metrics(),
+        checks={"log": log_answers, "catalog": catalog_answers, "object_store": objects_answer},
+    )
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A listening socket for the API; raises `ConfigurationError` when the address is taken or not ours."""
+    host, port = settings.server.host, settings.server.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port} ({error.strerror}); choose another with --host and --port"
+        ) from error
+    return listener
+
+
+async def _maintain(bus: IngestBus) -> None:
+    """Give back what silent coordinators hold."""
+    while True:
+        await asyncio.sleep(_REQUEUE_S)
+        try:
+            given_back = await bus.requeue_expired()
+        except DuckMeshError as error:
+            log.warning("maintenance.failed", error_code=error.code, reason=error.message)
+        else:
+            if given_back:
+                log.warning("lease.expired", tenants=given_back)
+
+
+def stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
+    """An event that SIGINT and SIGTERM set."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def run(main: Any) -> Any:
+    """Run a coroutine on uvloop where that is installed."""
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform
+    except ImportError:
+        return asyncio.run(main)
+    return uvloop.run(main)

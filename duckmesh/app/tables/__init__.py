@@ -1,0 +1,1 @@
+"""Tables: what a tenant has, and how they are made and changed."""

@@ -1,0 +1,1 @@
+"""Logs, traces and metrics: what the people on call see."""
