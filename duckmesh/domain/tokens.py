@@ -56,7 +56,7 @@ def check_requirement(head: LogHead, token: int, scope: str | None) -> None:
         )
     if any(first <= token <= last for first, last in head.skipped):
         raise TokenScopeMismatch(
-            "the token was given before the log was restored to an older state; the write may be lost: send it again",
+            "the token is from before the log was restored to an older state; the write may be lost: send it again",
             requested_token=token,
             current_scope=head.scope,
         )

@@ -1,7 +1,5 @@
 """Laws of idempotency: what a key that was used before means (contract, promise 6)."""
 
-# ruff: noqa: D102, S101 - a law says in its text what its asserts and literal numbers mean
-
 import asyncio
 
 from duckmesh.domain.errors import IdempotencyConflict

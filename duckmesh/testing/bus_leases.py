@@ -1,7 +1,5 @@
 """Laws of leases: one holder at a time, and epochs that grow (contract, promise 3)."""
 
-# ruff: noqa: D102, S101 - a law says in its text what its asserts and literal numbers mean
-
 import asyncio
 
 import pytest

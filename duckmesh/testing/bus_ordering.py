@@ -1,7 +1,5 @@
 """Laws of order: tokens, heads, control writes. They race real publishers where order is at stake."""
 
-# ruff: noqa: D102, S101 - a law says in its text what its asserts and literal numbers mean
-
 import asyncio
 import itertools
 

@@ -1,7 +1,5 @@
 """What every part of `CatalogSuite` stands on: the hooks of an adapter, and a tenant's state in few words."""
 
-# ruff: noqa: S101 - a law says in its text what its asserts and literal numbers mean
-
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Laws of publication: one transaction, on the state from which it was planned (contract, promise 3)."""
 
-# ruff: noqa: D102, PLR2004, S101 - a law says in its text what its asserts and literal numbers mean
-
 import asyncio
 
 import pytest

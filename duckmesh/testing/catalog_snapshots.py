@@ -1,7 +1,5 @@
 """Laws of snapshots and manifests: what was published stays what it was (contract, promises 4 and 5)."""
 
-# ruff: noqa: D102, PLR2004, S101 - a law says in its text what its asserts and literal numbers mean
-
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from uuid import UUID

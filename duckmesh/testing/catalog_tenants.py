@@ -1,7 +1,5 @@
 """Laws of tenants, their API keys, the ledger of idempotency keys, and events."""
 
-# ruff: noqa: D102, PLR2004, S101 - a law says in its text what its asserts and literal numbers mean
-
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta

@@ -240,7 +240,12 @@ class IgnoresWhatTheHolderKnows(MemoryBus):
     """A holder that knows everything is given it again."""
 
     async def claim_batch(
-        self, holder: str, *, limits: ClaimLimits, tenant: str | None = None, after: int | None = None
+        self,
+        holder: str,
+        *,
+        limits: ClaimLimits,
+        tenant: str | None = None,
+        after: int | None = None,  # noqa: ARG002
     ) -> ClaimedBatch | None:
         return await super().claim_batch(holder, limits=limits, tenant=tenant)
 

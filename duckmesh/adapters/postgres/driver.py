@@ -20,6 +20,7 @@ _BROKEN = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what giving back a connection raises that broke in the middle of an answer
     ConnectionError,
     TimeoutError,
 )

@@ -133,5 +133,5 @@ def _is_free(data: Path, lock: FileLock) -> bool:
 
 async def _until_free(data: Path, lock: FileLock, seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and not _is_free(data, lock):  # noqa: ASYNC110  # other processes tell nobody
+    while time.monotonic() < deadline and not _is_free(data, lock):  # other processes tell nobody
         await asyncio.sleep(0.02)

@@ -74,6 +74,12 @@ async def upgrade(dsn: str, revision: str = "head") -> SchemaStatus:
     return await status(dsn)
 
 
+async def upgrade_if_empty(dsn: str) -> None:
+    """Make the schema in a new database; one of another version is left to `require_current` to refuse."""
+    if (await status(dsn)).found is None:
+        await upgrade(dsn)
+
+
 async def downgrade(dsn: str, revision: str = "-1") -> SchemaStatus:
     """Take the database back to ``revision``, one step by default. Dropping tables drops what is in them."""
     await asyncio.to_thread(_run, dsn, "downgrade", revision)

@@ -19,6 +19,7 @@ from attrs import frozen
 from duckmesh.app.cli.client import ApiClient
 from duckmesh.app.cli.discovery import SERVER_FILE, Target, find_target
 from duckmesh.app.cli.exit_codes import CliError, ExitCode, ServerFailed, ServerUnreachable, UsageProblem
+from duckmesh.app.cli.output import cell_text
 
 _READY_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 20.0
@@ -61,7 +62,7 @@ class DemoServer:
         size = os.fstat(self.log.fileno()).st_size
         text = os.pread(self.log.fileno(), _TAIL_BYTES, max(0, size - _TAIL_BYTES))
         lines = text.decode("utf-8", "replace").splitlines()[-_TAIL_LINES:]
-        return "\n".join(f"  {line}" for line in lines) or "  (it is empty)"
+        return "\n".join(f"  {cell_text(line)}" for line in lines) or "  (it is empty)"
 
     def stop(self) -> None:
         """Ask it to stop, then insist; nothing of it is left running."""

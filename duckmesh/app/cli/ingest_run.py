@@ -32,6 +32,8 @@ _NOT_FOUND: Final = "TABLE_NOT_FOUND"
 _EXISTS: Final = "TABLE_EXISTS"
 _TOO_LARGE: Final = "PAYLOAD_TOO_LARGE"
 
+_LINE: Final = msgspec.json.Decoder(msgspec.Raw)
+
 Advance = Callable[[int], None]
 
 
@@ -259,8 +261,20 @@ def _keyed_lines(job: Job, number: int, chunk: Lines, first_row: int) -> Sequenc
     key = chunk_key(job, number, chunk.body)
     return [
         {"idempotency_key": f"{key}-{place}", "op": job.op, "payload": row}
-        for place, row in enumerate(_rows(chunk, first_row))
+        for place, row in enumerate(_objects(chunk, first_row))
     ]
+
+
+def _objects(chunk: Lines, first_row: int) -> Iterator[msgspec.Raw]:
+    """The lines as they are, each looked at: one that is no object would be read as something else in a body."""
+    for number, line in enumerate(chunk.lines, start=first_row + 1):
+        try:
+            value = _LINE.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UsageProblem(f"record {number} is not a JSON object: {error}", row=number) from error
+        if not line.startswith(b"{"):
+            raise UsageProblem(f"record {number} is not a JSON object", row=number)
+        yield value
 
 
 def _records(job: Job, info: Mapping[str, Any], chunk: Any, first_row: int) -> Iterator[dict[str, Any]]:

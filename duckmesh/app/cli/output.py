@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from duckmesh.app.cli.exit_codes import CliError
+from duckmesh.app.cli.exit_codes import CliError, ExitCode
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,6 +46,8 @@ def error_line(error: CliError) -> str:
     message = " ".join(error.message.split())
     # What the message says already is not said twice.
     told = {name: value for name, value in error.context.items() if not _says(message, _short(value))}
+    if error.exit_code == ExitCode.SERVER_ERROR and error.body["trace_id"]:
+        told["trace_id"] = error.body["trace_id"]  # to be found in the server's log
     context = ", ".join(f"{name}={_short(value)}" for name, value in told.items())
     return f"error: {code}{message}" + (f" ({context})" if context else "")
 

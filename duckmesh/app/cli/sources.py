@@ -6,6 +6,8 @@ bytes arrived, so that a file sent again makes the same requests with the same i
 
 import io
 import itertools
+import json
+import re
 import shutil
 import sys
 import tempfile
@@ -27,6 +29,9 @@ _CSV_BLOCK_BYTES: Final = 4 * 1024 * 1024
 _ARROW_FILE_MAGIC: Final = b"ARROW1"
 #: From so many records the columns of a new table are inferred.
 _SAMPLE_LINES: Final = 10_000
+_TIME: Final = re.compile(
+    r"\d{4}-\d\d-\d\d(?P<clock>[T ]\d\d:\d\d:\d\d(\.\d{1,6})?(?P<zone>Z|[+-]\d\d:?\d\d)?)?", re.ASCII
+)
 
 
 @frozen
@@ -150,12 +155,42 @@ class Source(AbstractContextManager["Source"]):
         sample = list(itertools.islice(filled, _SAMPLE_LINES))
         self._batches = itertools.chain(sample, filled)
         if sample:
-            self.schema = arrow_json.read_json(io.BytesIO(b"\n".join(sample))).schema
+            self.schema = with_times(arrow_json.read_json(io.BytesIO(b"\n".join(sample))).schema, sample)
 
     def _unreadable(self, error: Exception) -> UsageProblem:
         name = "stdin" if self.name == "-" else self.name
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return UsageProblem(f"cannot read {name} as {self.form.value}: {reason}")
+
+
+def with_times(schema: Any, lines: Sequence[bytes]) -> Any:
+    """The schema with dates, local times and instants told apart.
+
+    Arrow takes all three for timestamps, and those with a fraction of a second for text.
+    """
+    unclear = [
+        field.name for field in schema if pa.types.is_timestamp(field.type) or pa.types.is_string(field.type)
+    ]
+    if not unclear:
+        return schema
+    rows = [json.loads(line) for line in lines]
+    for name in unclear:
+        texts = [row[name] for row in rows if row.get(name) is not None]
+        schema = schema.set(schema.get_field_index(name), pa.field(name, _time_type(texts)))
+    return schema
+
+
+def _time_type(texts: Sequence[str]) -> Any:
+    """A type of time if every text is of one, else text."""
+    found = [_TIME.fullmatch(text) for text in texts]
+    forms = {None if match is None else (bool(match["clock"]), bool(match["zone"])) for match in found}
+    match list(forms):
+        case [(False, False)]:
+            return pa.date32()
+        case [(True, zoned)]:
+            return pa.timestamp("us", "UTC" if zoned else None)
+        case _:
+            return pa.string()
 
 
 def rechunked(batches: Iterable[Any], rows: int) -> Iterator[Any]:

@@ -34,6 +34,7 @@ log = structlog.get_logger(__name__)
 
 _FIRST_BACKOFF_S: Final = 0.05
 _LONGEST_BACKOFF_S: Final = 5.0
+_BREATH_S: Final = 0.002
 _PROBE: Final = ClaimLimits(max_records=1, max_bytes=1)
 
 
@@ -197,6 +198,8 @@ class Coordinator:
             except DuckMeshError:
                 await asyncio.sleep(self._options.poll_s)
             self._wake.set()
+            # A bus may say so as long as there is any work, also what is under way here already.
+            await asyncio.sleep(_BREATH_S)
 
     async def _watch_demands(self) -> None:
         async with self._catalog.watch() as events:

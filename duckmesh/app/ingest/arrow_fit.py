@@ -15,6 +15,8 @@ from duckmesh.domain.types import INTEGER_RANGES, Decimal, Kind, ListOf, Logical
 from duckmesh.ports.columns import arrow_type
 
 _is = pa.types
+#: Bytes of one view.
+_VIEW: Final = 16
 
 
 def fit(array: Any, logical: LogicalType, max_bytes: int) -> Any:
@@ -142,6 +144,7 @@ def _plain(array: Any, max_bytes: int) -> Any:
             _check_growth(pc.binary_length(values).take(array.indices), max_bytes)
         return values.take(array.indices)
     if _is.is_string_view(kind) or _is.is_binary_view(kind):
+        array = _clean_views(array)
         _check_growth(_view_lengths(array), max_bytes)
         return array.cast(pa.large_string() if _is.is_string_view(kind) else pa.large_binary())
     return array.storage if isinstance(array, pa.ExtensionArray) else array
@@ -153,13 +156,24 @@ def _has_lengths(kind: Any) -> bool:
     )
 
 
+def _clean_views(array: Any) -> Any:
+    """The array with empty views under its nulls, where validation does not look and the cast does."""
+    if not array.null_count:
+        return array
+    validity, views, *data = array.buffers()
+    raw = pa.Array.from_buffers(pa.binary(_VIEW), len(array), [None, views], offset=array.offset)
+    valid = array.is_valid()
+    cleaned = pc.if_else(valid, raw, pa.scalar(bytes(_VIEW), pa.binary(_VIEW)))
+    bitmap = pc.and_(valid, valid).buffers()[1] if array.offset else validity
+    return pa.Array.from_buffers(array.type, len(array), [bitmap, cleaned.buffers()[1], *data])
+
+
 def _view_lengths(array: Any) -> Any:
     """Lengths of a view array's values: the first of the four 32-bit integers of each view."""
     buffer = array.buffers()[1]
     integers = pa.Array.from_buffers(pa.int32(), buffer.size // 4, [None, buffer])
     start = 4 * array.offset
-    lengths = integers.take(pa.array(range(start, start + 4 * len(array), 4), pa.int64()))
-    return pc.if_else(array.is_valid(), lengths, 0)
+    return integers.take(pa.array(range(start, start + 4 * len(array), 4), pa.int64()))
 
 
 def _check_growth(lengths: Any, max_bytes: int) -> None:

@@ -29,6 +29,8 @@ BROKEN: Final = (pa.ArrowException, ValueError, TypeError, OverflowError, OSErro
 #: An array may not be longer than the cap in words of this size: some kinds of arrays have no buffers at all.
 _WORD: Final = 8
 _UNCOMPRESSED: Final = -1
+#: Over what a table's type can nest, a list being two levels when it is a map.
+_MAX_DEPTH: Final = 32
 
 
 def guarded_schema(body: bytes, limits: ArrowLimits) -> Any:
@@ -44,17 +46,57 @@ def guarded_schema(body: bytes, limits: ArrowLimits) -> Any:
                 "the body is not an Arrow stream: it does not begin with a schema", reason="no schema"
             )
         _check_messages(messages, limits)
-        return pa.ipc.read_schema(first)
+        schema = pa.ipc.read_schema(first)
+        _check_names(schema)
+        for field_type in schema.types:
+            _check_type(field_type)
     except StopIteration as error:
         raise InvalidRequest("the body is not an Arrow stream: it is empty", reason="no schema") from error
     except BROKEN as error:
         raise broken(error) from error
+    return schema
 
 
 def broken(error: BaseException) -> InvalidRequest:
     """The error for a stream that Arrow cannot read."""
     reason = str(error).split("\n", 1)[0][:200]
     return InvalidRequest(f"the body is not a valid Arrow stream: {reason}", reason=reason)
+
+
+def _check_names(schema: Any) -> None:
+    if not all(schema.names):  # reading a name fails when it is not UTF-8
+        raise InvalidRequest("the Arrow stream has a column without a name", reason="no name")
+
+
+_is = pa.types
+_LEAVES: Final = (
+    _is.is_null, _is.is_boolean, _is.is_integer, _is.is_floating, _is.is_date, _is.is_time, _is.is_timestamp,
+    _is.is_string, _is.is_large_string, _is.is_string_view, _is.is_binary, _is.is_large_binary, _is.is_binary_view,
+)  # fmt: skip
+_BRANCHES: Final = (_is.is_list, _is.is_large_list, _is.is_fixed_size_list, _is.is_struct, _is.is_map)
+
+
+def _check_type(kind: Any, depth: int = 0) -> None:
+    """Only types that a column can come from, with parameters that make sense: Arrow's kernels trust them."""
+    if depth > _MAX_DEPTH:
+        raise InvalidRequest("a column of the Arrow stream is nested too deeply", reason="nested too deeply")
+    if isinstance(kind, pa.BaseExtensionType):
+        _check_type(kind.storage_type, depth + 1)
+    elif _is.is_dictionary(kind):
+        _check_type(kind.value_type, depth + 1)
+    elif any(accepts(kind) for accepts in _BRANCHES):
+        for place in range(kind.num_fields):
+            _check_type(kind.field(place).type, depth + 1)
+    elif not (any(accepts(kind) for accepts in _LEAVES) or _is_sound(kind)):
+        reason = f"columns of Arrow type {str(kind)[:80]} are not read"
+        raise InvalidRequest(f"the Arrow stream: {reason}", reason=reason)
+
+
+def _is_sound(kind: Any) -> bool:
+    """Whether a type with parameters has possible ones."""
+    if _is.is_decimal(kind):
+        return bool(0 <= kind.scale <= kind.precision)
+    return bool(_is.is_fixed_size_binary(kind) and kind.byte_width > 0)
 
 
 def _check_messages(messages: Any, limits: ArrowLimits) -> None:

@@ -99,6 +99,18 @@ _TEMPORAL: Final = {Scalar(Kind.TIME), Scalar(Kind.TIMESTAMP), Scalar(Kind.TIMES
 _TOO_FINE: Final = "loss of precision: times are kept to the microsecond"
 
 
+def holds_times(logical: LogicalType) -> bool:
+    """Whether values of the type are, or hold, times."""
+    match logical:
+        case ListOf(element):
+            return holds_times(element)
+        case Struct(fields):
+            return any(holds_times(inner) for _, inner in fields)
+        case MapOf(key, value):
+            return holds_times(key) or holds_times(value)
+    return logical in _TEMPORAL
+
+
 def may_be_too_fine(body: bytes) -> bool:
     """Whether a time of the body may be finer than a microsecond; a text of another column can look like one."""
     if _LONG_FRACTION.search(body) and _FINE.search(body):

@@ -7,11 +7,12 @@ Members named twice in one object are refused: whether there are any shows in th
 written in one style; only a body that mixes ``"a":`` with ``"a" :`` can hide one, and then the last counts.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
 from hashlib import blake2b
 from itertools import chain
+from types import NoneType
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +21,7 @@ from attrs import frozen
 from msgspec import UNSET, Raw, UnsetType
 
 from duckmesh.app.ingest.careful import (
+    holds_times,
     may_be_too_fine,
     place_of_bad_text,
     refuse_fine_times,
@@ -36,7 +38,7 @@ from duckmesh.domain.idempotency import DIGEST_SIZE, key_ids
 from duckmesh.domain.tables import TableDefinition
 from duckmesh.domain.types import Kind
 from duckmesh.domain.writes import Operation
-from duckmesh.ports.columns import log_schema
+from duckmesh.ports.columns import INSTANT, log_schema
 
 __all__ = ["DecodedRecords", "DecodedRequest", "RecordDecoder", "check_default", "split_tables"]
 
@@ -80,6 +82,7 @@ class RecordDecoder:
         columns = table.schema.columns
         self._plans = tuple(plan_column(table, column) for column in columns)
         self._schema = log_schema(table.schema)
+        self._timed = any(holds_times(column.type) for column in columns)
         self._described = any(has_members(column.type) for column in columns)
         # Contents hold the columns in the order of their ids, so that a column added later changes none.
         self._by_id = _places_by_id([column.column_id for column in columns])
@@ -110,7 +113,10 @@ class RecordDecoder:
             for place, plan in enumerate(self._plans)
         ]
         times = _joined([part.event_times for part in parts])
-        arrays.append(_EVENT_TIME.arrow([now if time is None else time for time in times]))
+        if set(map(type, times)) == {NoneType}:
+            arrays.append(pa.repeat(pa.scalar(now, INSTANT), len(times)))
+        else:
+            arrays.append(_EVENT_TIME.arrow([now if time is None else time for time in times]))
         if self._table.schema.keyed:
             arrays.append(pa.array(_joined([part.operations for part in parts]), pa.int8()))
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
@@ -142,10 +148,10 @@ class RecordDecoder:
             raise ValidationFailed(
                 "records is empty: send at least one record", table=self._table.name, reason="no records"
             )
-        if may_be_too_fine(body):
-            refuse_fine_times(self._table, body)
         ops = [record.op for record in records]
         times = [record.event_time for record in records]
+        if (self._timed or any(times)) and may_be_too_fine(body):
+            refuse_fine_times(self._table, body)
         values = self._values(records, rows)
         kinds = [set(map(type, column)) for column in values]
         if self._described or body.count(b'":') != members + self._members(ops, times, values, kinds):
@@ -246,5 +252,5 @@ def _misfits(time: datetime) -> bool:
     return False
 
 
-def _joined(columns: Sequence[Iterable[Any]]) -> Values:
-    return list(columns[0]) if len(columns) == 1 else list(chain.from_iterable(columns))
+def _joined(columns: Sequence[Values]) -> Values:
+    return columns[0] if len(columns) == 1 else list(chain.from_iterable(columns))

@@ -8,6 +8,7 @@ from typing import Final
 from attrs import evolve as changed
 from attrs import frozen
 
+from duckmesh.app.ingest.arrow_body import decode_arrow
 from duckmesh.app.ingest.committer import GroupCommitter, PreparedPart, PreparedWrite
 from duckmesh.app.ingest.decoder import DecodedRecords, RecordDecoder, split_tables
 from duckmesh.app.ingest.infer import grown_specs
@@ -155,8 +156,6 @@ class IngestService:
         trace: str | None = None,
     ) -> Receipt:
         """Rows of one table as an Arrow stream, under one idempotency key."""
-
-        from duckmesh.app.ingest.arrow_body import decode_arrow
 
         async def prepare(known: TenantTables) -> _Prepared:
             definition = known.table(table)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from attrs import evolve as changed
-from attrs import frozen
+from attrs import field, frozen
 
 from duckmesh.app.query.barrier import VisibilityBarrier
 from duckmesh.app.query.scope import Scopes
@@ -66,7 +66,7 @@ class Answer:
 class QueryOptions:
     """Defaults and upper bounds of what a request may ask for."""
 
-    limits: QueryLimits = QueryLimits()
+    limits: QueryLimits = field(factory=QueryLimits)
     default_consistency_s: float = 10.0
     max_consistency_s: float = 300.0
 
@@ -208,6 +208,8 @@ def parse_time(text: str) -> datetime:
     """A point in time in ISO 8601; raises `InvalidRequest`."""
     try:
         time = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidRequest(f"snapshot_time {text[:40]!r} is not a time in ISO 8601") from error
-    return time.astimezone(UTC) if time.tzinfo is not None else time
+        return time.astimezone(UTC) if time.tzinfo is not None else time
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequest(
+            f"snapshot_time {text[:40]!r} is not a time in ISO 8601", field="snapshot_time"
+        ) from error

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any, Final
 
 from litestar import Request
@@ -25,6 +26,11 @@ async def body_of(request: Request[Any, Any, Any], limit: int) -> bytes:
             raise _too_large(limit)
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def answer(body: type, description: str, media_type: str = "application/json") -> ResponseSpec:
+    """One answer of a call, for the OpenAPI document."""
+    return ResponseSpec(body, generate_examples=False, description=description, media_type=media_type)
 
 
 def _too_large(limit: int) -> PayloadTooLarge:
@@ -110,6 +116,7 @@ class _Documented:
     def __call__(self, body: str) -> type[Operation]:
         content = {kind: OpenAPIMediaType(schema=schema_of(schema)) for kind, schema in _BODIES[body].items()}
 
+        @dataclass
         class RawBodyOperation(Operation):
             def __post_init__(self) -> None:
                 self.request_body = RequestBody(content=content, required=True)
@@ -119,7 +126,7 @@ class _Documented:
     @staticmethod
     def receipts(body: type) -> dict[int, ResponseSpec]:
         """The answers of an ingest call."""
-        return {200: ResponseSpec(body, description="Durable; visible when it waited."), **error_specs(
+        return {200: answer(body, "Durable; visible when it waited."), **error_specs(
             400, 401, 403, 404, 409, 413, 415, 429, 503, 504
         )}  # fmt: skip
 
@@ -145,4 +152,4 @@ _MEANINGS: Final = {
 
 def error_specs(*statuses: int) -> dict[int, ResponseSpec]:
     """The error answers of a call, for the OpenAPI document."""
-    return {status: ResponseSpec(ErrorBody, description=_MEANINGS[status]) for status in statuses}
+    return {status: answer(ErrorBody, _MEANINGS[status]) for status in statuses}

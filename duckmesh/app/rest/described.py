@@ -1,5 +1,6 @@
 """The OpenAPI description of bodies that a handler reads raw and decodes by a msgspec struct."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ def described_body(struct: type[msgspec.Struct]) -> type[Operation]:
     whole: dict[str, Any] = components[struct.__name__] if "$ref" in schema else schema
     content = {"application/json": OpenAPIMediaType(schema=schema_of(_documentable(whole)))}
 
+    @dataclass
     class StructOperation(Operation):
         def __post_init__(self) -> None:
             self.request_body = RequestBody(content=content, required=True)

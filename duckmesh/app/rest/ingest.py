@@ -6,7 +6,7 @@ import msgspec
 from litestar import Request, Response, post
 from litestar.enums import MediaType
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import Parameter
+from litestar.params import FromPath, HeaderParameter, QueryParameter
 
 from duckmesh.app.ingest.service import IngestService, Receipt
 from duckmesh.app.rest.bodies import body_of, documented, optional_flag
@@ -91,16 +91,17 @@ def ingest_routes(service: IngestService, metrics: Metrics, max_body_bytes: int)
     )
     async def ingest(
         request: Request[Any, Any, Any],
-        table: str,
-        op: Annotated[str | None, Parameter(description="For a bulk body: insert, upsert or delete.")] = None,
+        table: FromPath[str],
+        op: Annotated[str | None, QueryParameter(description="For a bulk body: insert, upsert or delete.")] = None,
         wait_for_visibility: Annotated[
-            str | None, Parameter(description="For a bulk body: true to wait until the write is visible.")
+            str | None, QueryParameter(description="For a bulk body: true to wait until the write is visible.")
         ] = None,
         visibility_timeout_ms: Annotated[
-            int | None, Parameter(description="For a bulk body: how long to wait.", ge=0, le=300_000)
+            int | None, QueryParameter(description="For a bulk body: how long to wait.", ge=0, le=300_000)
         ] = None,
         idempotency_key: Annotated[
-            str | None, Parameter(header="Idempotency-Key", description="For a bulk body: one key for all of it.")
+            str | None,
+            HeaderParameter(name="Idempotency-Key", description="For a bulk body: one key for all of it."),
         ] = None,
     ) -> Response[bytes]:
         tenant = principal_of(request).tenant

@@ -5,10 +5,10 @@ from typing import Any
 import msgspec
 from litestar import Request, Response, delete, get, post
 from litestar.handlers import HTTPRouteHandler
-from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath
 
 from duckmesh.app.access.service import AccessService
-from duckmesh.app.rest.bodies import body_of, error_specs
+from duckmesh.app.rest.bodies import answer, body_of, error_specs
 from duckmesh.app.rest.context import ROLES, principal_of
 from duckmesh.app.rest.described import described_body
 from duckmesh.domain.access import ApiKey, Role, parse_roles
@@ -62,7 +62,7 @@ def key_routes(access: AccessService) -> list[HTTPRouteHandler]:
         opt=_OPT,
         summary="Create an API key of this tenant",
         operation_class=described_body(KeyBody),
-        responses={201: ResponseSpec(KeyInfo, description="The key."), **error_specs(400, 401, 403, 413, 503)},
+        responses={201: answer(KeyInfo, "The key."), **error_specs(400, 401, 403, 413, 503)},
     )
     async def create_key(request: Request[Any, Any, Any]) -> Response[bytes]:
         try:
@@ -79,7 +79,7 @@ def key_routes(access: AccessService) -> list[HTTPRouteHandler]:
         "/v1/keys",
         opt=_OPT,
         summary="List the API keys of this tenant",
-        responses={200: ResponseSpec(KeyList, description="Keys."), **error_specs(401, 403, 503)},
+        responses={200: answer(KeyList, "Keys."), **error_specs(400, 401, 403, 503)},
     )
     async def list_keys(request: Request[Any, Any, Any]) -> Response[bytes]:
         keys = await access.keys(principal_of(request).tenant)
@@ -90,9 +90,9 @@ def key_routes(access: AccessService) -> list[HTTPRouteHandler]:
         status_code=200,
         opt=_OPT,
         summary="Revoke an API key; it stops working within seconds",
-        responses={200: ResponseSpec(KeyList, description="The keys left."), **error_specs(401, 403, 404, 503)},
+        responses={200: answer(KeyList, "The keys left."), **error_specs(400, 401, 403, 404, 503)},
     )
-    async def revoke_key(request: Request[Any, Any, Any], key_id: str) -> Response[bytes]:
+    async def revoke_key(request: Request[Any, Any, Any], key_id: FromPath[str]) -> Response[bytes]:
         tenant = principal_of(request).tenant
         await access.revoke(tenant, key_id[:64].replace("\x00", ""))
         return _json(KeyList([key_info(key) for key in await access.keys(tenant)]))

@@ -6,9 +6,8 @@ from typing import Any
 import msgspec
 from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
-from litestar.openapi.datastructures import ResponseSpec
 
-from duckmesh.app.rest.bodies import error_specs
+from duckmesh.app.rest.bodies import answer, error_specs
 from duckmesh.app.rest.context import ROLES, principal_of
 from duckmesh.app.telemetry.metrics import Metrics
 from duckmesh.domain.access import Role
@@ -58,7 +57,7 @@ def operations_routes(
     @get(
         "/v1/health",
         summary="Liveness",
-        responses={200: ResponseSpec(Health, description="Alive.")},
+        responses={200: answer(Health, "Alive.")},
     )
     async def health() -> Response[bytes]:
         return _json(Health("ok"))
@@ -67,8 +66,8 @@ def operations_routes(
         "/v1/ready",
         summary="Readiness of what this server depends on",
         responses={
-            200: ResponseSpec(Readiness, description="Ready."),
-            503: ResponseSpec(Readiness, description="Something is away."),
+            200: answer(Readiness, "Ready."),
+            503: answer(Readiness, "Something is away."),
         },
     )
     async def ready() -> Response[bytes]:
@@ -80,7 +79,7 @@ def operations_routes(
         "/v1/metrics",
         summary="Metrics in Prometheus' text format",
         media_type="text/plain",
-        responses={200: ResponseSpec(str, description="Metrics.", media_type="text/plain")},
+        responses={200: answer(str, "Metrics.", media_type="text/plain")},
     )
     async def show_metrics() -> Response[bytes]:
         body, kind = metrics.render()
@@ -90,7 +89,7 @@ def operations_routes(
         "/v1/lag",
         opt={ROLES: (Role.OPS_ADMIN,)},
         summary="How far visibility is behind the log",
-        responses={200: ResponseSpec(LagBody, description="The lag."), **error_specs(401, 403, 503)},
+        responses={200: answer(LagBody, "The lag."), **error_specs(400, 401, 403, 503)},
     )
     async def lag(request: Request[Any, Any, Any]) -> Response[bytes]:
         tenant = principal_of(request).tenant

@@ -5,11 +5,10 @@ from typing import Annotated, Any
 import msgspec
 from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
-from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import FromPath, QueryParameter
 
 from duckmesh.app.query.service import QueryService
-from duckmesh.app.rest.bodies import error_specs
+from duckmesh.app.rest.bodies import answer, error_specs
 from duckmesh.app.rest.context import ROLES, principal_of
 from duckmesh.domain.access import Role
 from duckmesh.domain.errors import InvalidRequest, SnapshotNotFound
@@ -93,14 +92,14 @@ def snapshot_routes(catalog: Catalog, queries: QueryService) -> list[HTTPRouteHa
         opt=_READ,
         summary="List snapshots, newest first",
         responses={
-            200: ResponseSpec(SnapshotList, description="A page."),
+            200: answer(SnapshotList, "A page."),
             **error_specs(400, 401, 403, 503),
-        },  # fmt: skip
+        },
     )
     async def list_snapshots(
         request: Request[Any, Any, Any],
-        limit: Annotated[int, Parameter(ge=1, le=_MAX_PAGE, description="Snapshots in a page.")] = 50,
-        cursor: Annotated[str | None, Parameter(description="The next_cursor of the page before.")] = None,
+        limit: Annotated[int, QueryParameter(ge=1, le=_MAX_PAGE, description="Snapshots in a page.")] = 50,
+        cursor: Annotated[str | None, QueryParameter(description="The next_cursor of the page before.")] = None,
     ) -> Response[bytes]:
         found = await catalog.snapshots(principal_of(request).tenant, before=_position(cursor), limit=limit + 1)
         page = found[:limit]
@@ -112,12 +111,12 @@ def snapshot_routes(catalog: Catalog, queries: QueryService) -> list[HTTPRouteHa
         opt=_READ,
         summary="Show a snapshot with its tables",
         responses={
-            200: ResponseSpec(SnapshotDetail, description="The snapshot."),
-            **error_specs(401, 403, 404, 503),
-        },  # fmt: skip
+            200: answer(SnapshotDetail, "The snapshot."),
+            **error_specs(400, 401, 403, 404, 503),
+        },
     )
-    async def show_snapshot(request: Request[Any, Any, Any], snapshot_id: str) -> Response[bytes]:
-        if not (snapshot_id.isascii() and snapshot_id.isdigit() and 0 < int(snapshot_id[:20]) <= MAX_TOKEN):
+    async def show_snapshot(request: Request[Any, Any, Any], snapshot_id: FromPath[str]) -> Response[bytes]:
+        if not (_is_number(snapshot_id) and int(snapshot_id) > 0):
             raise SnapshotNotFound(f"there is no snapshot {snapshot_id[:40]!r}; ids are positive integers")
         manifest = await queries.manifest(principal_of(request).tenant, int(snapshot_id))
         return _json(_detail(manifest))
@@ -125,9 +124,14 @@ def snapshot_routes(catalog: Catalog, queries: QueryService) -> list[HTTPRouteHa
     return [list_snapshots, show_snapshot]
 
 
+def _is_number(text: str) -> bool:
+    """Whether the text is a decimal number of 63 bits; the length first, as reading a long one takes long."""
+    return len(text) <= len(str(MAX_TOKEN)) and text.isascii() and text.isdigit() and int(text) <= MAX_TOKEN
+
+
 def _position(cursor: str | None) -> int | None:
     if cursor is None:
         return None
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 19 and int(cursor) <= MAX_TOKEN):  # noqa: PLR2004
+    if not _is_number(cursor):
         raise InvalidRequest("cursor is not one that this call returned")
     return int(cursor)

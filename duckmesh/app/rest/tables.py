@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 from litestar import Request, Response, delete, get, patch, post
 from litestar.handlers import HTTPRouteHandler
-from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath
 
-from duckmesh.app.rest.bodies import body_of, error_specs
+from duckmesh.app.rest.bodies import answer, body_of, error_specs
 from duckmesh.app.rest.context import ROLES, principal_of
 from duckmesh.app.rest.described import described_body
 from duckmesh.app.tables.service import Changed, TableRequest, TableService
@@ -98,7 +98,7 @@ def table_routes(service: TableService) -> list[HTTPRouteHandler]:
         summary="Create a table",
         operation_class=described_body(TableBody),
         responses={
-            201: ResponseSpec(TableInfo, description="The table."),
+            201: answer(TableInfo, "The table."),
             **error_specs(400, 401, 403, 409, 413, 429, 503, 504),
         },
     )
@@ -115,7 +115,7 @@ def table_routes(service: TableService) -> list[HTTPRouteHandler]:
         "/v1/tables",
         opt=_READ,
         summary="List the tables",
-        responses={200: ResponseSpec(TableList, description="All tables."), **error_specs(401, 403, 503)},
+        responses={200: answer(TableList, "All tables."), **error_specs(400, 401, 403, 503)},
     )
     async def list_tables(request: Request[Any, Any, Any]) -> Response[bytes]:
         tables = await service.list(principal_of(request).tenant)
@@ -125,9 +125,9 @@ def table_routes(service: TableService) -> list[HTTPRouteHandler]:
         "/v1/tables/{table:str}",
         opt=_READ,
         summary="Show a table",
-        responses={200: ResponseSpec(TableInfo, description="The table."), **error_specs(401, 403, 404, 503)},
+        responses={200: answer(TableInfo, "The table."), **error_specs(400, 401, 403, 404, 503)},
     )
-    async def show_table(request: Request[Any, Any, Any], table: str) -> Response[bytes]:
+    async def show_table(request: Request[Any, Any, Any], table: FromPath[str]) -> Response[bytes]:
         return _json(_info(await service.get(principal_of(request).tenant, table)))
 
     @patch(
@@ -136,11 +136,11 @@ def table_routes(service: TableService) -> list[HTTPRouteHandler]:
         summary="Make the next schema version of a table",
         operation_class=described_body(TableChangeBody),
         responses={
-            200: ResponseSpec(TableInfo, description="The table after the change."),
+            200: answer(TableInfo, "The table after the change."),
             **error_specs(400, 401, 403, 404, 409, 413, 429, 503, 504),
         },
     )
-    async def alter_table(request: Request[Any, Any, Any], table: str) -> Response[bytes]:
+    async def alter_table(request: Request[Any, Any, Any], table: FromPath[str]) -> Response[bytes]:
         body: TableChangeBody = _decode(await body_of(request, _MAX_BODY), TableChangeBody)
         if body.rename or body.drop:
             raise InvalidRequest("rename and drop are not available in this version; columns can be added")
@@ -152,11 +152,11 @@ def table_routes(service: TableService) -> list[HTTPRouteHandler]:
         opt=_WRITE,
         summary="Drop a table",
         responses={
-            200: ResponseSpec(TableInfo, description="The table that was dropped."),
-            **error_specs(401, 403, 404, 429, 503, 504),
+            200: answer(TableInfo, "The table that was dropped."),
+            **error_specs(400, 401, 403, 404, 429, 503, 504),
         },
     )
-    async def drop_table(request: Request[Any, Any, Any], table: str) -> Response[bytes]:
+    async def drop_table(request: Request[Any, Any, Any], table: FromPath[str]) -> Response[bytes]:
         return _changed(await service.drop(principal_of(request).tenant, table))
 
     return [create_table, list_tables, show_table, alter_table, drop_table]

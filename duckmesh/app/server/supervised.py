@@ -19,7 +19,7 @@ from duckmesh.domain.errors import ConfigurationError
 EXIT_CONFIGURATION = 2
 
 
-async def _main(orders: dict[str, Any], commands: asyncio.StreamReader | None = None) -> None:
+async def _main(orders: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
     stop = stop_on_signals(loop)
     settings = load_settings(env={**os.environ, **orders["environment"]})

@@ -144,7 +144,7 @@ class TableService:
         raise Overloaded("the tables change too often; try again", retry_after_s=1)
 
 
-class _ChangedMeanwhile(Exception):  # noqa: N818 - a signal inside this module
+class _ChangedMeanwhile(Exception):
     pass
 
 

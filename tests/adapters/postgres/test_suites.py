@@ -1,5 +1,7 @@
 """The log and the catalog on a real PostgreSQL keep every law."""
 
+# ruff: noqa: ARG002 - the hooks have the signature of the suite
+
 from collections.abc import AsyncIterator
 from datetime import datetime
 

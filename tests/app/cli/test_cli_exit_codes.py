@@ -32,7 +32,8 @@ def test_a_status_of_the_server_has_its_exit_code(
     stub.answer(LAG, (status, BODY))
     ran = cli("lag")
     assert (ran.code, of_status(status)) == (code, code)
-    assert ran.err == "error: SOME_CODE: it is so (table=t)\n"
+    trace = ", trace_id=x" if code == ExitCode.SERVER_ERROR else ""
+    assert ran.err == f"error: SOME_CODE: it is so (table=t{trace})\n"
     assert ran.out == ""
 
 

@@ -17,7 +17,8 @@ from pyarrow import csv, feather, ipc, parquet
 
 from duckmesh.app.cli.arrow_types import cast_batch, inferred_schema, json_value, table_types
 from duckmesh.app.cli.exit_codes import UsageProblem
-from duckmesh.app.cli.sources import rechunked
+from duckmesh.app.cli.formats import FileFormat
+from duckmesh.app.cli.sources import Source, rechunked
 
 SCHEMA = {"id": "BIGINT", "name": "VARCHAR", "at": "TIMESTAMPTZ"}
 INFO = {"table_name": "t", "schema_version": 1, "schema_json": SCHEMA, "primary_key_cols": []}
@@ -250,7 +251,7 @@ def test_nulls_of_csv_are_what_the_user_says(table: Any, cli: Callable[..., Any]
     ("text", "says"),
     [
         ("id,name\n1,a\nx,b\n", "'x'"),
-        ("id,nmae\n1,a\n", "'nmae'"),
+        ("id,nick\n1,a\n", "'nick'"),
         ("id,at\n1,2026-01-01 00:00:00\n", "zone"),
         ("", "empty"),
         ("id,name\n1\n", "column"),
@@ -351,3 +352,36 @@ def test_chunks_do_not_depend_on_how_the_rows_arrived(sizes: list[int]) -> None:
     chunks = list(rechunked([b for b in batches if isinstance(b, pa.RecordBatch)], 10))
     assert [chunk.num_rows for chunk in chunks] == [10, 10, 5]
     assert pa.Table.from_batches(chunks).equals(data)
+
+
+@pytest.mark.parametrize(
+    ("texts", "kind"),
+    [
+        (["2026-01-01", "2026-01-02"], "DATE"),
+        (["2026-01-01T10:00:00Z", "2026-01-01T10:00:00+01:00", None], "TIMESTAMPTZ"),
+        (["2026-01-01T10:00:00", "2026-01-01 10:00:00.5"], "TIMESTAMP"),
+        (["2026-01-01T10:00:00", "2026-01-01T10:00:00Z"], "VARCHAR"),
+        (["2026-01-01T10:00:00.123456Z"], "TIMESTAMPTZ"),
+        (["2026-01-01", "2026-01-01T10:00:00"], "VARCHAR"),
+        (["2026-01-01T10:00:00.123456789Z"], "VARCHAR"),
+        (["soon", "later"], "VARCHAR"),
+    ],
+)
+def test_dates_local_times_and_instants_of_ndjson_are_told_apart(
+    tmp_path: Path, texts: list[str | None], kind: str
+) -> None:
+    file = tmp_path / "file.ndjson"
+    file.write_text("\n".join(json.dumps({"at": text}) for text in texts))
+    with Source(str(file), FileFormat.NDJSON) as source:
+        assert inferred_schema(source.open(None, 10).schema) == {"at": kind}
+
+
+@pytest.mark.parametrize("line", ['{"id": 1', "[1]", "1", '{"id": 1}, {"id": 2}', '{"id": 1} x', "{id: 1}", '"a"'])
+def test_a_line_that_is_not_one_object_is_refused_before_it_is_sent(
+    table: Any, cli: Callable[..., Any], tmp_path: Path, line: str
+) -> None:
+    file = tmp_path / "file.ndjson"
+    file.write_text('{"id": 0}\n' + line + "\n")
+    ran = cli("ingest", str(file), "-t", "t")
+    assert (ran.code, "record 2" in ran.err) == (2, True)
+    assert table.calls("POST", "/v1/ingest/t") == []

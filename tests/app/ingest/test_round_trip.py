@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import struct
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal as Exact
 from typing import Any
@@ -30,7 +31,11 @@ from duckmesh.domain.types import (
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=5,
 )
@@ -39,15 +44,21 @@ INSTANTS = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=ZON
 
 DECIMALS = st.integers(1, 38).flatmap(lambda p: st.integers(0, p).map(lambda s: Decimal(p, s)))
 SCALARS = st.sampled_from([Scalar(kind) for kind in Kind]) | DECIMALS
-KEYS = st.sampled_from([Scalar(kind) for kind in Kind if kind not in {Kind.JSON, Kind.DOUBLE, Kind.FLOAT}]) | DECIMALS
+KEYS = (
+    st.sampled_from([Scalar(kind) for kind in Kind if kind not in {Kind.JSON, Kind.DOUBLE, Kind.FLOAT}]) | DECIMALS
+)
 FIELDS = st.lists(SCALARS, min_size=1, max_size=3).map(
     lambda kinds: Struct(tuple((f"f {place}.x", kind) for place, kind in enumerate(kinds)))
 )
 TYPES = st.recursive(
     SCALARS,
-    lambda inner: inner.map(ListOf)
-    | st.lists(inner, min_size=1, max_size=3).map(lambda ks: Struct(tuple((f"m{n}", k) for n, k in enumerate(ks))))
-    | st.tuples(KEYS, inner).map(lambda pair: MapOf(*pair)),
+    lambda inner: (
+        inner.map(ListOf)
+        | st.lists(inner, min_size=1, max_size=3).map(
+            lambda ks: Struct(tuple((f"m{n}", k) for n, k in enumerate(ks)))
+        )
+        | st.tuples(KEYS, inner).map(lambda pair: MapOf(*pair))
+    ),
     max_leaves=4,
 )
 
@@ -63,7 +74,9 @@ def values(logical: LogicalType) -> st.SearchStrategy[tuple[Any, Any]]:
             most = 10**precision - 1
             return st.integers(-most, most).map(lambda digits: exact(digits, scale))
         case ListOf(element):
-            return st.lists(nullable(element), max_size=4).map(lambda pairs: ([j for j, _ in pairs], [v for _, v in pairs]))
+            return st.lists(nullable(element), max_size=4).map(
+                lambda pairs: ([j for j, _ in pairs], [v for _, v in pairs])
+            )
         case Struct(fields):
             parts = st.tuples(*(nullable(kind) for _, kind in fields))
             return parts.map(lambda pairs: struct_of([name for name, _ in fields], pairs))
@@ -115,7 +128,7 @@ SCALAR_VALUES = {
     Kind.BLOB: st.binary(max_size=8).map(lambda value: (base64.b64encode(value).decode(), value)),
     Kind.DATE: st.dates(date(1, 1, 1), date(9999, 12, 31)).map(lambda value: (value.isoformat(), value)),
     Kind.TIME: st.times(time.min, time.max).map(lambda value: (value.isoformat(), value)),
-    Kind.TIMESTAMP: st.datetimes(datetime.min, datetime.max).map(lambda value: (value.isoformat(), value)),
+    Kind.TIMESTAMP: st.datetimes().map(lambda value: (value.isoformat(), value)),
     Kind.TIMESTAMPTZ: INSTANTS.map(lambda value: (value.isoformat(), value.astimezone(UTC))),
     Kind.UUID: st.uuids().map(lambda value: (str(value), value)),
     Kind.JSON: JSON.filter(lambda value: value is not None).map(
@@ -132,7 +145,7 @@ def tables(draw: st.DrawFn) -> tuple[list[LogicalType], list[list[tuple[Any, Any
 
 
 @pytest.fixture(scope="module")
-def read(tmp_path_factory):
+def read(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[pa.RecordBatch], pa.Table]]:
     """Writes a batch as Parquet and reads it with DuckDB."""
     folder = tmp_path_factory.mktemp("parquet")
     connection = duckdb.connect()
@@ -147,6 +160,14 @@ def read(tmp_path_factory):
     connection.close()
 
 
+FORMS: dict[Kind, Callable[[Any], Any]] = {
+    Kind.UUID: str,
+    Kind.JSON: lambda text: repr(json.loads(text)),
+    Kind.DOUBLE: repr,
+    Kind.FLOAT: repr,
+}
+
+
 def comparable(logical: LogicalType, value: Any) -> Any:
     """A form in which two results can be compared: NaN equals itself, maps have no order, JSON is its meaning."""
     if value is None:
@@ -159,18 +180,15 @@ def comparable(logical: LogicalType, value: Any) -> Any:
         case MapOf(key, inner):
             pairs = value.items() if isinstance(value, dict) else value
             return sorted(((comparable(key, k), comparable(inner, v)) for k, v in pairs), key=repr)
-        case Scalar(Kind.UUID):
-            return str(value)
-        case Scalar(Kind.JSON):
-            return repr(json.loads(value))
-        case Scalar(Kind.DOUBLE | Kind.FLOAT):
-            return repr(value)
-    return value
+        case Scalar(kind):
+            return FORMS.get(kind, lambda plain: plain)(value)
+        case _:
+            return value
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(tables())
-def test_what_was_accepted_is_read_back_from_parquet(read, drawn):
+def test_what_was_accepted_is_read_back_from_parquet(read: Any, drawn: Any) -> None:
     kinds, rows = drawn
     names = [f"c{place}" for place in range(len(kinds))]
     decoder = decoder_of(dict(zip(names, map(str, kinds), strict=True)))

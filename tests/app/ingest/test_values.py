@@ -4,6 +4,7 @@ import datetime as dt
 import math
 import uuid
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from ingest_bodies import body_of, content, decoder_of, refusal, stored
@@ -77,7 +78,7 @@ BIG = 2**53
         ("MAP(DOUBLE, INTEGER)", '{"1.5":1,"Infinity":2}', [(1.5, 1), (math.inf, 2)]),
     ],
 )  # fmt: skip
-def test_a_value_is_stored_as_what_it_says(type_text, value, expected):
+def test_a_value_is_stored_as_what_it_says(type_text: str, value: str, expected: Any) -> None:
     found = stored(type_text, value)
     if type_text.startswith("MAP"):
         assert sorted(found, key=str) == sorted(expected, key=str)
@@ -86,7 +87,7 @@ def test_a_value_is_stored_as_what_it_says(type_text, value, expected):
 
 
 @pytest.mark.parametrize("type_text", ["DOUBLE", "FLOAT"])
-def test_nan_is_written_as_a_text(type_text):
+def test_nan_is_written_as_a_text(type_text: str) -> None:
     assert math.isnan(stored(type_text, '"NaN"'))
 
 
@@ -154,7 +155,7 @@ def test_nan_is_written_as_a_text(type_text):
         ("MAP(VARCHAR, INTEGER)", '{"a":"x"}', "int"),
     ],
 )
-def test_a_misfit_is_refused_with_record_column_and_reason(type_text, value, reason):
+def test_a_misfit_is_refused_with_record_column_and_reason(type_text: str, value: str, reason: str) -> None:
     decoder = decoder_of({"c": type_text})
     error = refusal(decoder.decode, body_of('{"c":null}', f'{{"c":{value}}}'))
     assert isinstance(error, ValidationFailed)
@@ -165,15 +166,31 @@ def test_a_misfit_is_refused_with_record_column_and_reason(type_text, value, rea
     assert "record 1" in error.message
 
 
+@pytest.mark.parametrize("digits", [4_299, 4_301, 100_000])
+@pytest.mark.parametrize(
+    "type_text", ["BIGINT", "UBIGINT", "DOUBLE", "FLOAT", "DECIMAL(38,0)", "DOUBLE[]", "MAP(BIGINT, DOUBLE)"]
+)
+def test_a_number_of_any_length_is_a_clean_error(type_text: str, digits: int) -> None:
+    number = "9" * digits
+    value = f"[{number}]" if type_text.endswith("[]") else number
+    for sent in (value, f'{{"{number}":1}}', f'{{"1":{number}}}'):
+        assert isinstance(refusal(decoder_of({"c": type_text}).decode, body_of(f'{{"c":{sent}}}')), InvalidRequest)
+
+
+@pytest.mark.parametrize("digits", [400, 5_000])
+def test_json_keeps_a_number_of_any_length(digits: int) -> None:
+    assert stored("JSON", f"[{'9' * digits}]") == f"[{'9' * digits}]"
+
+
 @pytest.mark.parametrize("value", ['{"a":"\xff"}', '"\xff"', '"\xed\xa0\x80"'])
 @pytest.mark.parametrize("type_text", ["VARCHAR", "JSON", "MAP(VARCHAR, VARCHAR)"])
-def test_invalid_utf8_is_refused(type_text, value):
+def test_invalid_utf8_is_refused(type_text: str, value: str) -> None:
     body = body_of('{"c":null}', f'{{"c":{value}}}').decode().encode("latin-1")
     error = refusal(decoder_of({"c": type_text}).decode, body)
     assert isinstance(error, InvalidRequest)
 
 
-def test_invalid_utf8_is_refused_with_its_place():
+def test_invalid_utf8_is_refused_with_its_place() -> None:
     body = body_of('{"c":"fine"}', '{"c":"\xff"}').decode().encode("latin-1")
     error = refusal(decoder_of({"c": "VARCHAR"}).decode, body)
     assert (error.context["record"], error.context["column"], error.context["reason"]) == (1, "c", "invalid UTF-8")
@@ -181,7 +198,7 @@ def test_invalid_utf8_is_refused_with_its_place():
 
 @pytest.mark.parametrize("type_text", ["VARCHAR", "JSON", "VARCHAR[]"])
 @pytest.mark.parametrize("escape", [r'"\ud800"', r'"\udc00 and more"', r'"\ud800\u0041"'])
-def test_a_lone_surrogate_is_refused(type_text, escape):
+def test_a_lone_surrogate_is_refused(type_text: str, escape: str) -> None:
     value = f"[{escape}]" if type_text.endswith("[]") else escape
     assert isinstance(refusal(decoder_of({"c": type_text}).decode, body_of(f'{{"c":{value}}}')), InvalidRequest)
 
@@ -206,7 +223,7 @@ def test_a_lone_surrogate_is_refused(type_text, escape):
         ("STRUCT(a INTEGER, b INTEGER)", '{"a":1,"b":null}', '{"a":1}'),
     ],
 )
-def test_two_spellings_of_one_value_are_the_same_content(type_text, one, other):
+def test_two_spellings_of_one_value_are_the_same_content(type_text: str, one: str, other: str) -> None:
     assert content(type_text, one) == content(type_text, other)
 
 
@@ -226,9 +243,9 @@ def test_two_spellings_of_one_value_are_the_same_content(type_text, one, other):
         ("BOOLEAN", "true", "false"),
     ],
 )
-def test_two_values_are_two_contents(type_text, one, other):
+def test_two_values_are_two_contents(type_text: str, one: str, other: str) -> None:
     assert content(type_text, one) != content(type_text, other)
 
 
-def test_every_nan_is_the_same_content():
+def test_every_nan_is_the_same_content() -> None:
     assert content("DOUBLE", '"NaN"') == content("DOUBLE", '"NaN"')

@@ -1,0 +1,1 @@
+"""Speed of DuckMesh over HTTP beside references measured in the same run; see ``benchmarks/README.md``."""

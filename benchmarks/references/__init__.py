@@ -1,0 +1,1 @@
+"""What the product is compared with: peers, and floors that no implementation can go below."""
