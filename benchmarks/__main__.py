@@ -31,9 +31,7 @@ def arguments() -> argparse.ArgumentParser:
     where.add_argument("--url", help="measure a server that runs already; references need --dsn then")
     where.add_argument("--references-only", action="store_true", help="no product; needs --dsn")
     parser.add_argument("--key", help="API key for --url")
-    parser.add_argument(
-        "--dsn", help="postgresql:// of a user who may create databases; default: the product's own"
-    )
+    parser.add_argument("--dsn", help="postgresql:// of a user who may create databases; default: the product's own")
     parser.add_argument("--only", action="append", choices=[row.name for row in ROWS], help="may be repeated")
     parser.add_argument("--list", action="store_true", help="show the rows and their goals")
     parser.add_argument("--quick", action="store_true", help="2 short runs and small ledgers: a smoke test")

@@ -27,10 +27,11 @@ class PostgresServer:
     pid: int
     databases: list[str] = field(factory=list)
 
-    async def make_database(self) -> str:
-        """The DSN of a new, migrated, empty database."""
+    async def make_database(self, *, empty: bool = False) -> str:
+        """The DSN of a new database: migrated, or with nothing in it."""
         name = f"test_{next(_numbers)}"
-        await self._administer(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY file_copy")
+        template = "template0" if empty else _TEMPLATE
+        await self._administer(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         return self.dsn.replace("@/duckmesh?", f"@/{name}?")
 
     async def drop_database(self, dsn: str) -> None:

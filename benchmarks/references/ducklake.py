@@ -144,8 +144,7 @@ def one_row_commits(
         **latency_figures(latencies),
         "errors": sum(thread.errors for thread in threads),
         "writers_active": sum(thread.in_time > 0 for thread in threads),
-        "busiest_share": max(thread.in_time for thread in threads)
-        / max(1, sum(thread.in_time for thread in threads)),
+        "busiest_share": max(thread.in_time for thread in threads) / max(1, sum(thread.in_time for thread in threads)),
     }
 
 

@@ -81,9 +81,7 @@ class Coordinator:
             assert head["watermark"] == self.watermark, "somebody else published"
             token = claimed[-1]["token"]
             size = path.stat().st_size
-            await self.connection.execute(
-                _SNAPSHOT, head["snapshot_id"] + 1, token, str(path), table.num_rows, size
-            )
+            await self.connection.execute(_SNAPSHOT, head["snapshot_id"] + 1, token, str(path), table.num_rows, size)
         self.watermark = token
 
 

@@ -5,19 +5,23 @@ newer one stored additively.
 """
 
 import json
-from datetime import datetime
+from collections.abc import Callable
+from datetime import date, datetime, time
+from decimal import Decimal
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 from cattrs.preconf.json import make_converter
 
+from duckmesh.domain import types
 from duckmesh.domain.schema import Column
 from duckmesh.domain.tables import AlterTable, ControlChange, CreateTable, DropTable, TableDefinition
-from duckmesh.domain.types import Decimal, ListOf, LogicalType, MapOf, Scalar, Struct, parse_type
+from duckmesh.domain.types import ListOf, LogicalType, MapOf, Scalar, Struct, parse_type
 from duckmesh.domain.writes import KeyClaim, LoggedPart, LoggedWrite, TableRef
 
 _converter = make_converter()
-for _kind in (Scalar, Decimal, ListOf, Struct, MapOf):
+for _kind in (Scalar, types.Decimal, ListOf, Struct, MapOf):
     _converter.register_unstructure_hook(_kind, str)
 _converter.register_structure_hook(LogicalType, lambda text, _: parse_type(text))
 _converter.register_unstructure_hook(
@@ -134,6 +138,35 @@ def _claim(part: _Part) -> KeyClaim | None:
     if part.key_ids is None or part.content_ids is None:
         return None
     return KeyClaim(part.key_ids, part.content_ids, part.whole)
+
+
+_KEY_KINDS: Final[dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]]] = {
+    # Order matters: a datetime is a date, and a bool an int.
+    "bool": (bool, bool, bool),
+    "int": (int, str, int),
+    "text": (str, str, str),
+    "decimal": (Decimal, str, Decimal),
+    "datetime": (datetime, datetime.isoformat, datetime.fromisoformat),
+    "date": (date, date.isoformat, date.fromisoformat),
+    "time": (time, time.isoformat, time.fromisoformat),
+    "uuid": (UUID, str, UUID),
+    "bytes": (bytes, bytes.hex, bytes.fromhex),
+}
+
+
+def dump_key(key: tuple[Any, ...] | None) -> str | None:
+    """Bounds of key columns as JSON text, each with its kind."""
+    return json.dumps([_dump_bound(bound) for bound in key]) if key is not None else None
+
+
+def load_key(text: str | None) -> tuple[Any, ...] | None:
+    """The bounds of `dump_key`."""
+    return tuple(_KEY_KINDS[kind][2](value) for kind, value in json.loads(text)) if text is not None else None
+
+
+def _dump_bound(bound: Any) -> tuple[str, Any]:
+    name = next(name for name, (kind, _, _) in _KEY_KINDS.items() if isinstance(bound, kind))
+    return name, _KEY_KINDS[name][1](bound)
 
 
 def json_text(value: Any) -> str:

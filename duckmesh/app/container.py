@@ -147,9 +147,7 @@ async def open_adapters(settings: Settings) -> AsyncIterator[Adapters]:
     async with AsyncExitStack() as stack:
         postgres = settings.postgres
         catalog = await stack.enter_async_context(
-            open_catalog(
-                dsn, listen_dsn=listen, pool_size=postgres.pool_size, prepared=postgres.prepared_statements
-            )
+            open_catalog(dsn, listen_dsn=listen, pool_size=postgres.pool_size, prepared=postgres.prepared_statements)
         )
         options = BusOptions(
             dsn, listen, settings.coordinator.lease_ttl_s, postgres.pool_size, postgres.prepared_statements, catalog,
@@ -176,9 +174,7 @@ def _engine(settings: Settings, store: ObjectStore, access: S3Access | None) -> 
 
 def _dsn(settings: Settings) -> str:
     if settings.postgres.dsn is None:
-        raise ConfigurationError(
-            "DUCKMESH_POSTGRES_DSN is missing: name the Postgres database, or use `duckmesh up`"
-        )
+        raise ConfigurationError("DUCKMESH_POSTGRES_DSN is missing: name the Postgres database, or use `duckmesh up`")
     return str(settings.postgres.dsn.get_secret_value())
 
 
@@ -196,8 +192,6 @@ def bus_opener(name: str) -> OpenBus:
     found = entry_points(group=BUS_GROUP)
     if name not in found.names:
         known = ", ".join(sorted(found.names)) or "none"
-        raise ConfigurationError(
-            f"DUCKMESH_INGEST_BUS: no installed package brings the bus {name!r}; known: {known}"
-        )
+        raise ConfigurationError(f"DUCKMESH_INGEST_BUS: no installed package brings the bus {name!r}; known: {known}")
     opener: OpenBus = found[name].load()
     return opener

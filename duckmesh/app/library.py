@@ -17,11 +17,11 @@ from duckmesh.adapters.postgres import migrate
 from duckmesh.adapters.postgres.embedded import EmbeddedPostgres
 from duckmesh.app.container import Adapters, Container, compose, memory_adapters, open_adapters
 from duckmesh.app.ingest.service import Receipt
-from duckmesh.app.query.encoding import json_rows
+from duckmesh.app.query.encoding import encode_json_rows
 from duckmesh.app.query.service import Freshness
 from duckmesh.app.settings import Settings, load_settings
 from duckmesh.app.tables.service import TableRequest
-from duckmesh.domain.snapshots import Snapshot
+from duckmesh.domain.snapshots import Manifest, Snapshot
 from duckmesh.domain.tables import TableDefinition
 from duckmesh.domain.writes import Operation
 
@@ -43,7 +43,7 @@ class Result:
 
     def rows(self) -> list[tuple[Any, ...]]:
         """The rows with the values that the HTTP API shows."""
-        return json_rows(self.arrow)
+        return [tuple(row) for row in msgspec.json.decode(encode_json_rows(self.arrow))]
 
     def to_pandas(self) -> Any:
         """The rows as a pandas frame; pandas must be installed."""
@@ -151,6 +151,10 @@ class Mesh:
     async def snapshots(self, limit: int = 50) -> Sequence[Snapshot]:
         """The newest snapshots, newest first."""
         return await self._adapters.catalog.snapshots(self.tenant, limit=limit)
+
+    async def manifest(self, snapshot_id: int | None = None) -> Manifest:
+        """A snapshot with its tables and files; the newest by default. Raises `SnapshotNotFound`."""
+        return await self._queries.manifest(self.tenant, snapshot_id)
 
 
 def _stream(rows: pa.Table | pa.RecordBatch) -> bytes:

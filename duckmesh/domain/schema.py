@@ -64,9 +64,7 @@ class ColumnSpec:
 
     def with_id(self, column_id: int) -> Column:
         """The column of that id."""
-        return Column(
-            column_id, self.name, self.type, self.nullable, self.has_default, self.default, self.description
-        )
+        return Column(column_id, self.name, self.type, self.nullable, self.has_default, self.default, self.description)
 
 
 _SPEC_FIELDS: Final = {"type", "nullable", "default", "description"}

@@ -43,9 +43,7 @@ class PublicationLaws(CatalogHooks):
         assert manifest.snapshot == snapshot
         shown = await acme.files()
         assert {path: file.file for path, file in shown.items()} == {file.path: file for file in added}
-        assert {(file.begin_snapshot, file.end_snapshot) for file in shown.values()} == {
-            (snapshot.snapshot_id, None)
-        }
+        assert {(file.begin_snapshot, file.end_snapshot) for file in shown.values()} == {(snapshot.snapshot_id, None)}
 
     @law("CAT-3", "A stale epoch is refused and changes nothing")
     async def test_a_stale_epoch_changes_nothing(self, catalog: Catalog) -> None:
@@ -149,12 +147,8 @@ class PublicationLaws(CatalogHooks):
     async def test_a_failed_control_is_recorded(self, catalog: Catalog) -> None:
         acme = await self.tenant(catalog, "acme", EVENTS)
         twin = table("Events", {"other": "DOUBLE"}, table_id="table-twin")
-        failed = ControlResult(
-            2, CreateTable(twin), "TABLE_EXISTS", "it exists", {"table": "Events", "n": [1, None]}
-        )
-        await acme.publish(
-            controls=[failed, ControlResult(3, DropTable("no-such-table"), "TABLE_NOT_FOUND", "gone")]
-        )
+        failed = ControlResult(2, CreateTable(twin), "TABLE_EXISTS", "it exists", {"table": "Events", "n": [1, None]})
+        await acme.publish(controls=[failed, ControlResult(3, DropTable("no-such-table"), "TABLE_NOT_FOUND", "gone")])
         assert await acme.tables() == {"events": EVENTS}
         assert await catalog.control_result("acme", 2) == failed
         assert (await acme.head()).control_token == 3
@@ -186,9 +180,7 @@ class PublicationLaws(CatalogHooks):
 
 def poison(token: int) -> ParkedWrite:
     """A write that was parked."""
-    return ParkedWrite(
-        token, "DATA_CORRUPT", f"token {token} cannot be decoded", ("table-events", "table-orders"), 3
-    )
+    return ParkedWrite(token, "DATA_CORRUPT", f"token {token} cannot be decoded", ("table-events", "table-orders"), 3)
 
 
 async def only_winner(catalog: Catalog, racers: list[Publication]) -> int:

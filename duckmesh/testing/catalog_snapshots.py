@@ -90,9 +90,7 @@ class SnapshotLaws(CatalogHooks):
         await acme.publish(3, controls=changes)
         assert await acme.tables() == {"events": EVENTS_2}
 
-    @law(
-        "CAT-25", "Snapshot ids are unique among tenants and grow, and a publication is never older than its parent"
-    )
+    @law("CAT-25", "Snapshot ids are unique among tenants and grow, and a publication is never older than its parent")
     async def test_snapshot_ids_grow(self, catalog: Catalog) -> None:
         acme, globex = await self.tenant(catalog), await self.tenant(catalog, "globex")
         found = [await each.publish() for each in (acme, globex, acme, globex, acme)]
@@ -191,7 +189,5 @@ class SnapshotLaws(CatalogHooks):
         await acme.publish(added=[file, data_file(EVENTS, "plain.parquet")])
         shown = await acme.files()
         assert shown["x/y=1/größe.parquet"].file == file
-        assert [type(value) for value in shown["x/y=1/größe.parquet"].file.key_min or ()] == list(
-            map(type, KEY_MIN)
-        )
+        assert [type(value) for value in shown["x/y=1/größe.parquet"].file.key_min or ()] == list(map(type, KEY_MIN))
         assert (shown["plain.parquet"].file.key_min, shown["plain.parquet"].file.key_max) == (None, None)

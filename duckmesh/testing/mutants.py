@@ -40,9 +40,7 @@ async def broken_laws(suite: type[LawSuite], timeout_s: float = 30.0, **fixtures
 
 async def _is_broken(law: Callable[..., Any], timeout_s: float, fixtures: dict[str, Factory]) -> bool:
     async with AsyncExitStack() as stack:
-        arguments = {
-            name: await _made(_factory(name, fixtures), stack) for name in inspect.signature(law).parameters
-        }
+        arguments = {name: await _made(_factory(name, fixtures), stack) for name in inspect.signature(law).parameters}
         try:
             async with asyncio.timeout(timeout_s):
                 outcome = law(**arguments)

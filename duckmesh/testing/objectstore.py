@@ -96,9 +96,7 @@ class ObjectStoreSuite(LawSuite):
         await store.put("t/a", b"new")
         assert await store.get("t/a") == b"new"
 
-    @law(
-        "OBJ-7", "A listing has exactly the objects whose path starts with the prefix, once each, with their sizes"
-    )
+    @law("OBJ-7", "A listing has exactly the objects whose path starts with the prefix, once each, with their sizes")
     async def test_a_listing_has_exactly_what_starts_with_the_prefix(self, store: ObjectStore) -> None:
         objects = {"a/1": 1, "a/10": 2, "a/b/1": 3, "ab/1": 4, "b": 5}
         for path, size in objects.items():

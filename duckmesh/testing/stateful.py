@@ -185,9 +185,7 @@ class HistoryMachine(RuleBasedStateMachine):
     def publish_and_lose_the_answer(self, tenant: str, sent: _Sent) -> None:
         assert self._system.lose_answer is not None
         known = self._models[tenant].records
-        if all(key in known for key, _ in sent.rows()) or any(
-            known[k].row != r for k, r in sent.rows() if k in known
-        ):
+        if all(key in known for key, _ in sent.rows()) or any(known[k].row != r for k, r in sent.rows() if k in known):
             return  # nothing would be appended
         self._system.lose_answer()
         with pytest.raises(OutcomeUnknown):
@@ -281,9 +279,7 @@ class HistoryMachine(RuleBasedStateMachine):
         """Maintenance replaces all files of a table by one."""
         self._run(self._compact(tenant, of))
 
-    async def _plan(
-        self, tenant: str, holder: str, limits: ClaimLimits, knows: bool, folds: bool
-    ) -> _InFlight | None:
+    async def _plan(self, tenant: str, holder: str, limits: ClaimLimits, knows: bool, folds: bool) -> _InFlight | None:
         catalog = self._system.catalog
         after = (await catalog.head(tenant)).watermark if knows else None
         batch = await self._system.bus.claim_batch(holder, limits=limits, tenant=tenant, after=after)
@@ -304,9 +300,7 @@ class HistoryMachine(RuleBasedStateMachine):
         return _InFlight(
             batch,
             evolve(
-                publication(
-                    head, plan.watermark, added=added, ended=ended, controls=plan.controls, parked=plan.parked
-                ),
+                publication(head, plan.watermark, added=added, ended=ended, controls=plan.controls, parked=plan.parked),
                 epoch=batch.lease.epoch,
             ),
         )

@@ -262,9 +262,7 @@ def test_the_defaults_as_described_are_accepted_as_values() -> None:
 
 
 def test_the_reference_in_the_documentation_is_the_one_that_the_code_writes() -> None:
-    assert REFERENCE.read_text(encoding="utf-8") == render(), (
-        "run: python -m duckmesh.app.settings > docs/settings.md"
-    )
+    assert REFERENCE.read_text(encoding="utf-8") == render(), "run: python -m duckmesh.app.settings > docs/settings.md"
 
 
 def test_the_module_writes_the_reference() -> None:

@@ -107,9 +107,7 @@ def test_control_writes_that_are_visible_already_are_not_applied_again() -> None
 
 
 def test_a_write_to_a_dropped_table_is_parked_whole() -> None:
-    plan = plan_commit(
-        batch([control(1, DropTable("t-events")), data(2, (E, 2), (O, 3)), data(3, (O, 1))]), 0, TABLES
-    )
+    plan = plan_commit(batch([control(1, DropTable("t-events")), data(2, (E, 2), (O, 3)), data(3, (O, 1))]), 0, TABLES)
     assert rows(plan) == {"t-orders": [(3, 3, 1)]}
     [parked] = plan.parked
     assert (parked.token, parked.error_code, parked.records) == (2, "TABLE_NOT_FOUND", 5)

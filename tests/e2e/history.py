@@ -51,9 +51,7 @@ class History:
 
     def read(self, *, asked: int | None, snapshot: int, watermark: int, rows: int, total: int, last: int) -> None:
         """A read: number of rows, sum of the ids and greatest token of what it saw."""
-        self._line(
-            op="read", asked=asked, snapshot=snapshot, watermark=watermark, rows=rows, total=total, last=last
-        )
+        self._line(op="read", asked=asked, snapshot=snapshot, watermark=watermark, rows=rows, total=total, last=last)
 
     def refused(self, *, asked: int | None, code: str) -> None:
         """A read that was answered with an error."""

@@ -57,7 +57,7 @@ def open_folder() -> Iterator[Path]:
 
 def processes() -> dict[int, tuple[int, str]]:
     """Parent and command of every living process."""
-    listed = subprocess.run(["ps", "-axo", "pid=,ppid=,stat=,command="], capture_output=True, text=True, check=True)
+    listed = subprocess.run(["ps", "-axwwo", "pid=,ppid=,stat=,command="], capture_output=True, text=True, check=True)
     found = {}
     for line in listed.stdout.splitlines():
         pid, parent, state, command = line.split(None, 3)

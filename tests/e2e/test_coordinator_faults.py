@@ -135,46 +135,73 @@ def test_a_coordinator_stopped_beyond_its_lease_publishes_nothing_when_it_resume
         assert_watermarks_grow(caller)
 
 
-def test_a_coordinator_stopped_in_the_middle_of_a_publication_changes_nothing_when_it_resumes(
+def test_a_coordinator_stopped_with_a_batch_in_hand_changes_nothing_when_it_resumes(
     planes: Planes, database: str
 ) -> None:
-    """It has planned and uploaded, and waits for the catalog's head, when it is stopped and its lease runs out."""
+    """It has claimed and read the log; when it goes on, another one has taken over and published the same writes."""
     api = planes.api()
     sleeper = planes.coordinator()
     with planes.caller(api, new_name("tenant")) as caller:
-        tenant = str(caller.tenant)
         caller.create("facts", COLUMNS)
         put(caller, 1, wait=True)
-        run(_stop_while_publishing(sleeper, database, tenant, lambda: put(caller, 2, 3)))
+        sleeper.process.send_signal(signal.SIGSTOP)
+        put(caller, 2, 3)
+        run(_stop_at(sleeper, database, "LOCK TABLE log_entry IN ACCESS EXCLUSIVE MODE", "FROM log_entry"))
         other = planes.coordinator()
         put(caller, 4, wait=True)
-        assert holds_lease(other, database, tenant)
+        assert holds_lease(other, database, str(caller.tenant))
+        published = caller.call("GET", "/v1/snapshots")["snapshots"]
         assert caller.rows(CONTENT) == facts(1, 2, 3, 4)
         sleeper.process.send_signal(signal.SIGCONT)
-        sleeper.until_said("STALE_EPOCH")
+        sleeper.until_said("STALE_EPOCH", 30)
+        assert caller.call("GET", "/v1/snapshots")["snapshots"] == published
         put(caller, 5, wait=True)
         assert caller.rows(CONTENT) == facts(1, 2, 3, 4, 5)
         assert_watermarks_grow(caller)
 
 
-async def _stop_while_publishing(plane: Running, dsn: str, tenant: str, write: Any) -> None:
-    """Hold the catalog's head until the plane's publication waits for it, stop the plane, and undo its wait."""
+def test_a_coordinator_stopped_inside_its_publication_does_not_hold_the_tenant_for_ever(
+    planes: Planes, database: str
+) -> None:
+    """Its transaction holds the catalog's head. The database ends it, and another coordinator goes on."""
+    api = planes.api()
+    sleeper = planes.coordinator()
+    with planes.caller(api, new_name("tenant")) as caller:
+        caller.create("facts", COLUMNS)
+        put(caller, 1, wait=True)
+        sleeper.process.send_signal(signal.SIGSTOP)
+        put(caller, 2, 3)
+        lock = f"SELECT 1 FROM catalog_head WHERE tenant_id = '{caller.tenant}' FOR UPDATE"
+        run(_stop_at(sleeper, database, lock, "FROM catalog_head"))
+        other = planes.coordinator()
+        put(caller, 4, wait=True)
+        assert holds_lease(other, database, str(caller.tenant))
+        assert caller.rows(CONTENT) == facts(1, 2, 3, 4)
+        sleeper.process.send_signal(signal.SIGCONT)
+        sleeper.until_said("coordinator.failed", 30)
+        put(caller, 5, wait=True)
+        assert caller.rows(CONTENT) == facts(1, 2, 3, 4, 5)
+        assert_watermarks_grow(caller)
+        assert "Traceback" not in sleeper.text
+        assert sleeper.process.poll() is None
+
+
+async def _stop_at(plane: Running, dsn: str, lock: str, statement: str) -> None:
+    """Resume a stopped plane until its ``statement`` waits for what ``lock`` takes; stop it there, and unlock."""
     connection = await asyncpg.connect(dsn)
     watcher = await asyncpg.connect(dsn)
     try:
         transaction = connection.transaction()
         await transaction.start()
-        await connection.execute("SELECT 1 FROM catalog_head WHERE tenant_id = $1 FOR UPDATE", tenant)
-        await asyncio.to_thread(write)
+        await connection.execute(lock)
+        plane.process.send_signal(signal.SIGCONT)
         async with asyncio.timeout(20):
-            while not (waiting := await watcher.fetchval(
-                "SELECT min(pid) FROM pg_stat_activity WHERE datname = current_database() "
-                "AND wait_event_type = 'Lock' AND query LIKE '%catalog_head%'"
-            )):  # fmt: skip
+            while not await watcher.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+                f"AND wait_event_type = 'Lock' AND query LIKE '%{statement}%'"
+            ):
                 await asyncio.sleep(0.01)
         plane.process.send_signal(signal.SIGSTOP)
-        # Its backend goes on alone. Without a client that commits, what it has locked would stay locked.
-        await watcher.execute("SELECT pg_terminate_backend($1)", waiting)
         await transaction.rollback()
     finally:
         await connection.close()

@@ -306,9 +306,7 @@ class ShowsForeignWrites(MemoryBus):
 
     def _claim(self, log: Any, holder: str, limits: ClaimLimits, after: int | None) -> ClaimedBatch:
         batch = super()._claim(log, holder, limits, after)
-        foreign = [
-            entry.delivered() for other in self._logs.values() if other is not log for entry in other.entries
-        ]
+        foreign = [entry.delivered() for other in self._logs.values() if other is not log for entry in other.entries]
         return evolve(batch, entries=(*batch.entries, *foreign))
 
 
@@ -612,8 +610,7 @@ class ForgetsValues(MemoryCatalog):
 
     async def publish(self, publication: Publication) -> Snapshot:
         as_text = [
-            evolve(file, key_min=tuple(map(str, file.key_min)) if file.key_min else None)
-            for file in publication.added
+            evolve(file, key_min=tuple(map(str, file.key_min)) if file.key_min else None) for file in publication.added
         ]
         return await super().publish(evolve(publication, added=tuple(as_text)))
 

@@ -219,6 +219,4 @@ def _base_table(node: Node, scope: Scope) -> Iterator[str]:
 def _unknown_table(table: str, known: Mapping[str, str]) -> SqlInvalid:
     close = [known[name] for name in difflib.get_close_matches(table, known, n=3)]
     hint = f"; did you mean {', '.join(close)}?" if close else ""
-    return SqlInvalid(
-        f"table {table[:64]!r} does not exist in this snapshot{hint}", table=table[:64], similar=close
-    )
+    return SqlInvalid(f"table {table[:64]!r} does not exist in this snapshot{hint}", table=table[:64], similar=close)

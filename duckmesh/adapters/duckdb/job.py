@@ -80,9 +80,7 @@ class Job:
             with self._lock:
                 self._running = None
 
-    def _read(
-        self, connection: duckdb.DuckDBPyConnection, checked: CheckedSql
-    ) -> tuple[Any, tuple[str, ...], bool]:
+    def _read(self, connection: duckdb.DuckDBPyConnection, checked: CheckedSql) -> tuple[Any, tuple[str, ...], bool]:
         connection.execute(checked.sql, bind(checked.parameters, self.query.parameters))
         types = tuple(str(column[1]) for column in connection.description or ())
         limits = self.query.limits

@@ -45,10 +45,7 @@ class StoredEntry:
     def records(self, tokens: LogRange) -> int:
         """Rows of the writes whose token lies in the range."""
         return sum(
-            part.rows
-            for write in self.writes
-            if tokens.after < write.token <= tokens.through
-            for part in write.parts
+            part.rows for write in self.writes if tokens.after < write.token <= tokens.through for part in write.parts
         )
 
     def delivered(self) -> LogEntry:
@@ -68,9 +65,7 @@ def encode_kept(data: Mapping[TableRef, Any], kept: Mapping[TableRef, Sequence[i
     return encoded
 
 
-def logged(
-    write: Write, stored: StoredWrite, accepted_at: datetime, claims: Sequence[KeyClaim] = ()
-) -> LoggedWrite:
+def logged(write: Write, stored: StoredWrite, accepted_at: datetime, claims: Sequence[KeyClaim] = ()) -> LoggedWrite:
     """A stored write as the log delivers it; parts of which no row was new are left out."""
     parts = zip(write.parts, stored.rows, claims or (None,) * len(write.parts), strict=True)
     return LoggedWrite(

@@ -150,9 +150,7 @@ class PartitionedMemoryBus:
         self._work.wake()
         if self._answers_to_lose:
             self._answers_to_lose -= 1
-            raise OutcomeUnknown(
-                "the log did not answer; the write may be stored, a retry with the same keys is safe"
-            )
+            raise OutcomeUnknown("the log did not answer; the write may be stored, a retry with the same keys is safe")
 
     async def claim_batch(
         self, holder: str, *, limits: ClaimLimits, tenant: str | None = None, after: int | None = None
@@ -175,9 +173,7 @@ class PartitionedMemoryBus:
         positions = {name: at.claimed for each in self._partitions for name, at in each.positions.items()}
         return sorted(positions, key=positions.__getitem__)
 
-    def _claim(
-        self, partition: _Partition, tenant: str, holder: str, limits: ClaimLimits, start: int
-    ) -> ClaimedBatch:
+    def _claim(self, partition: _Partition, tenant: str, holder: str, limits: ClaimLimits, start: int) -> ClaimedBatch:
         generation = partition.lease.take(holder, self._now() + self._lease_ttl_s)
         position = partition.position(tenant)
         start = self._rewound(position, tenant, generation, start)
@@ -195,11 +191,7 @@ class PartitionedMemoryBus:
             return start
         first, position.generation = position.generation == 0, generation
         position.claimed = 0
-        return (
-            start
-            if first
-            else self._random(tenant, generation, start).randint(min(position.previous, start), start)
-        )
+        return start if first else self._random(tenant, generation, start).randint(min(position.previous, start), start)
 
     def _cut(self, entries: list[StoredEntry], tenant: str, generation: int, start: int) -> list[StoredEntry]:
         """From the second generation on, batches end anywhere."""

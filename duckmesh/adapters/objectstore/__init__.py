@@ -32,9 +32,7 @@ def open_store(url: str, access: S3Access | None = None) -> AbstractAsyncContext
         case "s3":
             return _s3(parts, access)
         case scheme:
-            raise ConfigurationError(
-                f"no object store is called {scheme!r}: use a path, file://, memory:// or s3://"
-            )
+            raise ConfigurationError(f"no object store is called {scheme!r}: use a path, file://, memory:// or s3://")
 
 
 def _split(url: str) -> SplitResult:

@@ -58,9 +58,7 @@ _MAKE_HEAD: Final = """
 WITH head AS (INSERT INTO log_head (tenant_id) VALUES ($1) ON CONFLICT DO NOTHING)
 INSERT INTO log_lease (tenant_id) VALUES ($1) ON CONFLICT DO NOTHING
 """
-_HEAD: Final = (
-    "SELECT head, incarnation, control_token, skipped_from, skipped_to FROM log_head WHERE tenant_id = $1"
-)
+_HEAD: Final = "SELECT head, incarnation, control_token, skipped_from, skipped_to FROM log_head WHERE tenant_id = $1"
 _LOCK_HEAD: Final = _HEAD + " FOR UPDATE"
 _KNOWN_KEYS: Final = "SELECT key_id, content_id, token FROM idempotency_key WHERE key_id = ANY($1::bytea[])"
 

@@ -3,10 +3,18 @@
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from duckmesh.adapters.codec import dump_change, dump_table, json_text, load_change, load_table
+from duckmesh.adapters.codec import (
+    dump_change,
+    dump_key,
+    dump_table,
+    json_text,
+    load_change,
+    load_key,
+    load_table,
+)
 from duckmesh.adapters.postgres import catalog_sql as sql
 from duckmesh.adapters.postgres.driver import Connection, Pool, acquired, translated
 from duckmesh.adapters.postgres.ledger import PostgresLedger
@@ -168,9 +176,7 @@ class PostgresCatalog(PostgresRegistry, PostgresLedger):
         """See `Catalog.parked`."""
         async with acquired(self._pool) as connection:
             rows = await connection.fetch(sql.PARKED, tenant, through)
-        return [
-            ParkedWrite(r["token"], r["error_code"], r["reason"], tuple(r["tables"]), r["records"]) for r in rows
-        ]
+        return [ParkedWrite(r["token"], r["error_code"], r["reason"], tuple(r["tables"]), r["records"]) for r in rows]
 
     async def demand(self, tenant: str, token: int) -> None:
         """See `Catalog.demand`."""
@@ -201,28 +207,25 @@ def _file_columns(files: Sequence[NewFile]) -> list[list[Any]]:
     rows = [
         (
             f.table_id, f.path, f.schema_version, f.rows, f.bytes, f.checksum, f.min_token, f.max_token,
-            f.min_event_time, f.max_event_time, _key_text(f.key_min), _key_text(f.key_max),
+            f.min_event_time, f.max_event_time, dump_key(f.key_min), dump_key(f.key_max),
         )
         for f in files
     ]  # fmt: skip
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-def _key_text(key: tuple[Any, ...] | None) -> str | None:
-    return json_text(list(key)) if key is not None else None
-
-
-def _key(text: str | None) -> tuple[Any, ...] | None:
-    return tuple(json.loads(text)) if text is not None else None
-
-
 def _data_file(row: Any) -> DataFile:
     file = NewFile(
         row["table_id"], row["path"], row["schema_version"], row["rows"], row["bytes"], row["checksum"],
-        row["min_token"], row["max_token"], row["min_event_time"], row["max_event_time"],
-        _key(row["key_min"]), _key(row["key_max"]),
+        row["min_token"], row["max_token"], _instant(row["min_event_time"]), _instant(row["max_event_time"]),
+        load_key(row["key_min"]), load_key(row["key_max"]),
     )  # fmt: skip
     return DataFile(row["file_id"], file, row["begin_snapshot"], row["end_snapshot"])
+
+
+def _instant(time: datetime) -> datetime:
+    """The driver gives the first and the last instant that it knows without their zone."""
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
 def _parked_columns(parked: Sequence[ParkedWrite]) -> list[list[Any]]:

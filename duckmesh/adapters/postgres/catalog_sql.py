@@ -91,16 +91,14 @@ SELECT change, error_code, error_message, error_context FROM control_result WHER
 
 _SNAPSHOT: Final = "SELECT snapshot_id, tenant_id, parent_id, watermark, published_at, author FROM snapshot "
 SNAPSHOT: Final = _SNAPSHOT + "WHERE tenant_id = $1 AND snapshot_id = $2"
-LATEST_SNAPSHOT: Final = (
-    _SNAPSHOT
-    + "WHERE (tenant_id, snapshot_id) = (SELECT tenant_id, snapshot_id FROM catalog_head WHERE tenant_id = $1)"
-)
+LATEST_SNAPSHOT: Final = f"""{_SNAPSHOT}
+WHERE (tenant_id, snapshot_id) = (SELECT tenant_id, snapshot_id FROM catalog_head WHERE tenant_id = $1)
+"""  # noqa: S608 - put together from constants
 SNAPSHOT_AT: Final = (
     _SNAPSHOT + "WHERE tenant_id = $1 AND published_at <= $2 ORDER BY published_at DESC, snapshot_id DESC LIMIT 1"
 )
 SNAPSHOTS: Final = (
-    _SNAPSHOT
-    + "WHERE tenant_id = $1 AND ($2::bigint IS NULL OR snapshot_id < $2) ORDER BY snapshot_id DESC LIMIT $3"
+    _SNAPSHOT + "WHERE tenant_id = $1 AND ($2::bigint IS NULL OR snapshot_id < $2) ORDER BY snapshot_id DESC LIMIT $3"
 )
 
 # Two indexed halves: the live files, and those that ended after the snapshot.

@@ -1,5 +1,6 @@
 """The connection pool, and the one place where the driver's errors become DuckMesh's."""
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
@@ -15,10 +16,18 @@ _CONNECT_TIMEOUT_S: Final = 10.0
 _COMMAND_TIMEOUT_S: Final = 60.0
 _ACQUIRE_TIMEOUT_S: Final = 15.0
 
+_SESSION: Final = {
+    "application_name": "duckmesh",
+    "jit": "off",  # it costs more than these short statements take
+    # A process that is stopped inside a transaction must not keep a tenant's head locked.
+    "idle_in_transaction_session_timeout": "10s",
+}
+
 #: The connection broke after the statement was sent: whether it committed is not known.
 _BROKEN = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # what giving back a connection raises that broke in the middle of an answer
     ConnectionError,
@@ -35,6 +44,15 @@ _PASSING = (
 )
 
 
+def _without_traceback(record: logging.LogRecord) -> bool:
+    record.exc_info = None
+    return True
+
+
+# A pool reports in full that it cannot connect while the server restarts; requests say the same with our errors.
+logging.getLogger("asyncpg.pool").addFilter(_without_traceback)
+
+
 @asynccontextmanager
 async def open_pool(dsn: str, *, size: int = 10, prepared: bool = True) -> AsyncIterator[Pool]:
     """A pool of connections. ``prepared=False`` is for a pooler in transaction mode, which loses statements."""
@@ -46,8 +64,7 @@ async def open_pool(dsn: str, *, size: int = 10, prepared: bool = True) -> Async
             timeout=_CONNECT_TIMEOUT_S,
             command_timeout=_COMMAND_TIMEOUT_S,
             statement_cache_size=256 if prepared else 0,
-            # JIT costs more than these short statements take.
-            server_settings={"application_name": "duckmesh", "jit": "off"} if prepared else None,
+            server_settings=dict(_SESSION) if prepared else None,
         )
     try:
         yield pool
@@ -75,9 +92,7 @@ def translated(*, commits: bool = False) -> Iterator[None]:
     except DuckMeshError:
         raise
     except _PASSING as error:
-        raise Unavailable(
-            "PostgreSQL does not take the request now; try again", cause=type(error).__name__
-        ) from error
+        raise Unavailable("PostgreSQL does not take the request now; try again", cause=type(error).__name__) from error
     except _BROKEN as error:
         broken = OutcomeUnknown if commits else Unavailable
         raise broken(

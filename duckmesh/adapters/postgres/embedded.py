@@ -136,7 +136,8 @@ class EmbeddedPostgres:
             with suppress(ProcessLookupError):
                 process.send_signal(number)
             with suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await process.wait()
         await asyncio.to_thread(self._log.finish, _LAST_LINES_SECONDS)
         self._running.release()
         self._supervising.release()

@@ -278,6 +278,5 @@ def _temporary_folder(user: RunUser) -> Path:
             user.own(folder)
             return folder
     raise EmbeddedPostgresError(
-        "There is no place with a short path for PostgreSQL's socket: /tmp cannot be written. "
-        "Use a shorter --data-dir."
+        "There is no place with a short path for PostgreSQL's socket: /tmp cannot be written. Use a shorter --data-dir."
     )

@@ -9,17 +9,14 @@ from duckmesh.domain.writes import KeyClaim
 
 # Token 0 is a reservation that nobody confirmed yet.
 _RESERVE: Final = """
-WITH claim AS (
-    SELECT * FROM unnest($2::bytea[], $3::bytea[]) AS c (key_id, content_id)
-), made AS (
-    INSERT INTO key_ledger (tenant_id, key_id, content_id)
-    SELECT DISTINCT ON (key_id) $1, key_id, content_id FROM claim
-        ON CONFLICT DO NOTHING
- RETURNING key_id
-)
-SELECT key_id, ledger.content_id, token
-  FROM key_ledger AS ledger
- WHERE tenant_id = $1 AND key_id = ANY($2::bytea[]) AND key_id NOT IN (SELECT key_id FROM made)
+INSERT INTO key_ledger (tenant_id, key_id, content_id)
+SELECT DISTINCT ON (key_id) $1, key_id, content_id FROM unnest($2::bytea[], $3::bytea[]) AS c (key_id, content_id)
+    ON CONFLICT DO NOTHING
+RETURNING key_id
+"""
+# A statement of its own: the one that lost a race does not see the row that it lost to.
+_HELD: Final = """
+SELECT key_id, content_id, token FROM key_ledger WHERE tenant_id = $1 AND key_id = ANY($2::bytea[])
 """
 _CONFIRM: Final = """
 UPDATE key_ledger AS ledger SET token = c.token
@@ -27,13 +24,13 @@ UPDATE key_ledger AS ledger SET token = c.token
  WHERE tenant_id = $1 AND ledger.key_id = c.key_id AND ledger.token = 0
 """
 _RELEASE: Final = "DELETE FROM key_ledger WHERE tenant_id = $1 AND key_id = ANY($2::bytea[]) AND token = 0"
-# The log is settled in order, so the first token to come is the lowest.
+# The lowest token wins, also over one that its publisher confirmed.
 _SETTLE: Final = """
 INSERT INTO key_ledger AS ledger (tenant_id, key_id, content_id, token)
 SELECT DISTINCT ON (key_id) $1, key_id, content_id, $4::bigint
   FROM unnest($2::bytea[], $3::bytea[]) AS c (key_id, content_id)
     ON CONFLICT (tenant_id, key_id) DO UPDATE
-   SET token = $4, content_id = excluded.content_id WHERE ledger.token = 0
+   SET token = $4, content_id = excluded.content_id WHERE ledger.token = 0 OR ledger.token > $4
 """
 _TOKENS: Final = "SELECT key_id, token FROM key_ledger WHERE tenant_id = $1 AND key_id = ANY($2::bytea[])"
 
@@ -47,7 +44,10 @@ class PostgresLedger:
     async def reserve(self, tenant: str, claim: KeyClaim) -> Mapping[bytes, LedgerEntry]:
         """See `KeyLedger.reserve`."""
         async with acquired(self._pool) as connection:
-            rows = await connection.fetch(_RESERVE, tenant, list(claim.key_ids), list(claim.content_ids))
+            made = await connection.fetch(_RESERVE, tenant, list(claim.key_ids), list(claim.content_ids))
+            ours = {row["key_id"] for row in made}
+            others = [key for key in claim.key_ids if key not in ours]
+            rows = await connection.fetch(_HELD, tenant, others) if others else []
         return {row["key_id"]: LedgerEntry(row["content_id"], row["token"]) for row in rows}
 
     async def confirm(self, tenant: str, entries: Mapping[bytes, LedgerEntry]) -> None:

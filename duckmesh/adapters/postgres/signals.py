@@ -15,6 +15,7 @@ import asyncpg
 
 from duckmesh.adapters.postgres.driver import Connection
 from duckmesh.ports.catalog import CatalogEvent, SnapshotPublished, VisibilityDemanded
+from duckmesh.ports.waiting import waited
 
 _CHANNEL: Final = "duckmesh"
 _RECONNECT_S: Final = 0.2
@@ -40,8 +41,7 @@ class PostgresSignals:
         """Keep the connection while the context lasts; it reconnects by itself."""
         task = asyncio.create_task(self._run(), name="postgres-signals")
         try:
-            with contextlib.suppress(TimeoutError):  # without it everything works, by polling
-                await asyncio.wait_for(self._connected.wait(), _CONNECT_TIMEOUT_S)
+            await waited(self._connected, _CONNECT_TIMEOUT_S)  # without it everything works, by polling
             yield self
         finally:
             task.cancel()
@@ -62,8 +62,7 @@ class PostgresSignals:
 
     async def wait_for_work(self, timeout_s: float) -> None:
         """Return at the next sign of work, at once when there was one since the last call."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._work.wait(), timeout_s)
+        await waited(self._work, timeout_s)
         self._work.clear()
 
     @asynccontextmanager

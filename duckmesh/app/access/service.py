@@ -4,6 +4,7 @@ A recognised key is remembered for a few seconds, so that a revocation takes eff
 look-up for every request.
 """
 
+import contextlib
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -80,8 +81,6 @@ class AccessService:
             return
         check_tenant_name(tenant)
         if tenant not in await self._registry.tenants():
-            try:
+            with contextlib.suppress(TenantExists):  # somebody else was faster
                 await self._registry.create_tenant(tenant)
-            except TenantExists:  # somebody else was faster
-                pass
         self._tenants.add(tenant)

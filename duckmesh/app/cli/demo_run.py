@@ -99,9 +99,7 @@ class _Story:
 
     def load(self, client: ApiClient, rows: int | None) -> steps.Load:
         """Create tables and fill them."""
-        self.headline(
-            "Loading every flight that left New York in 2013, with weather, planes, airports and airlines"
-        )
+        self.headline("Loading every flight that left New York in 2013, with weather, planes, airports and airlines")
         with _working(self.screen, "reading the files"):
             data = steps.read_data(rows)
             steps.create_tables(client)
@@ -123,9 +121,7 @@ class _Story:
         self.headline("Reading your own writes: insert a flight, do not wait, query at once")
         plain = steps.own_writes(client, flights, _CONTRAST_WRITES, strict=False)
         strict = steps.own_writes(client, flights, _CONTRAST_WRITES, strict=True)
-        shown = Table(
-            "query right behind the write", "saw the flight", "write and query, median", header_style="bold"
-        )
+        shown = Table("query right behind the write", "saw the flight", "write and query, median", header_style="bold")
         for name, reads in (("with min_visibility_token", strict), ("without a token", plain)):
             median = f"{steps.percentile(reads.times_ms, 50):.1f} ms"
             shown.add_row(name, f"{reads.seen} of {reads.writes}", median)
@@ -140,9 +136,7 @@ class _Story:
         """The same query then and now."""
         self.headline("Time travel: an airline was renamed by an upsert; the old snapshot still says what it said")
         then, now = steps.then_and_now(client, snapshot_id, steps.rename_airline(client))
-        shown = Table(
-            "", f"then: snapshot {snapshot_id}", f"now: snapshot {now['snapshot_id']}", header_style="bold"
-        )
+        shown = Table("", f"then: snapshot {snapshot_id}", f"now: snapshot {now['snapshot_id']}", header_style="bold")
         for name, before, after in zip(then["columns"], then["rows"][0], now["rows"][0], strict=True):
             shown.add_row(*(Text(f"{v:,}" if isinstance(v, int) else str(v)) for v in (name, before, after)))
         self.screen.print(shown)

@@ -135,9 +135,7 @@ def _write_arrow(client: ApiClient, work: Any, advance: Callable[[int], None], h
     return token
 
 
-def _write_json(
-    client: ApiClient, data: dict[str, Any], advance: Callable[[int], None], halt: threading.Event
-) -> int:
+def _write_json(client: ApiClient, data: dict[str, Any], advance: Callable[[int], None], halt: threading.Event) -> int:
     token = 0
     for dataset in KEYED:
         rows = data[dataset.name].to_pylist()

@@ -40,9 +40,7 @@ def query(
     sql: Annotated[str, typer.Argument(metavar="SQL|-", help="One SELECT, or - to read it from stdin.")],
     form: Annotated[
         ResultFormat | None,
-        typer.Option(
-            "--format", "-f", help="How to print the rows.", show_default="table for a terminal, else csv"
-        ),
+        typer.Option("--format", "-f", help="How to print the rows.", show_default="table for a terminal, else csv"),
     ] = None,
     min_token: Annotated[
         int | None,
@@ -54,9 +52,7 @@ def query(
     ] = None,
     param: Annotated[
         list[str] | None,
-        typer.Option(
-            "--param", "-p", help="NAME=VALUE for $NAME in the SQL; a value that is JSON is taken as such."
-        ),
+        typer.Option("--param", "-p", help="NAME=VALUE for $NAME in the SQL; a value that is JSON is taken as such."),
     ] = None,
     row_limit: Annotated[
         int | None, typer.Option("--row-limit", min=1, help="At most this many rows.", show_default="the server's")

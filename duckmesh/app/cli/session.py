@@ -84,9 +84,7 @@ def connected(command: Callable[Concatenate[Session, P], None]) -> Callable[...,
         command(Session(url, api_key, data_dir, tenant, json), *args, **kwargs)
 
     own = list(inspect.signature(command).parameters.values())[1:]
-    common = [
-        p for p in inspect.signature(run, follow_wrapped=False).parameters.values() if p.kind is p.KEYWORD_ONLY
-    ]
+    common = [p for p in inspect.signature(run, follow_wrapped=False).parameters.values() if p.kind is p.KEYWORD_ONLY]
     ordered = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own] + common
     run.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in ordered}

@@ -168,9 +168,7 @@ def with_times(schema: Any, lines: Sequence[bytes]) -> Any:
 
     Arrow takes all three for timestamps, and those with a fraction of a second for text.
     """
-    unclear = [
-        field.name for field in schema if pa.types.is_timestamp(field.type) or pa.types.is_string(field.type)
-    ]
+    unclear = [field.name for field in schema if pa.types.is_timestamp(field.type) or pa.types.is_string(field.type)]
     if not unclear:
         return schema
     rows = [json.loads(line) for line in lines]

@@ -152,16 +152,14 @@ def _key_bounds(schema: TableSchema, table: pa.Table) -> tuple[tuple[Any, ...] |
         bounds = [pc.min_max(table.column(column.name)) for column in schema.key_columns]
     except pa.ArrowNotImplementedError:
         return None, None
-    return tuple(str(b["min"].as_py()) for b in bounds), tuple(str(b["max"].as_py()) for b in bounds)
+    return tuple(b["min"].as_py() for b in bounds), tuple(b["max"].as_py() for b in bounds)
+
+
+#: Event times that Python and PostgreSQL can both hold; others count as the nearest of these in the catalog.
+_FIRST: Final = datetime(1, 1, 1, tzinfo=UTC)
+_LAST: Final = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 def _utc(scalar: Any) -> datetime:
-    return datetime.fromtimestamp(scalar.value / 1_000_000, UTC) if _in_range(scalar.value) else _EDGE
-
-
-_EDGE: Final = datetime(9999, 12, 31, tzinfo=UTC)
-_MAX_SECONDS: Final = _EDGE.timestamp()
-
-
-def _in_range(microseconds: int) -> bool:
-    return -62_135_596_800 <= microseconds / 1_000_000 < _MAX_SECONDS
+    seconds = scalar.value / 1_000_000
+    return datetime.fromtimestamp(min(max(seconds, _FIRST.timestamp()), _LAST.timestamp()), UTC)

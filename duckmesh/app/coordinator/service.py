@@ -17,7 +17,7 @@ from typing import Final
 
 import pyarrow as pa
 import structlog
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from duckmesh.app.coordinator.materialise import DefaultOf, file_table, write_files
 from duckmesh.domain.errors import DataCorrupt, DuckMeshError, LeaseLost, PublicationConflict, StaleEpoch
@@ -29,6 +29,7 @@ from duckmesh.ports.bus import ClaimLimits, IngestBus
 from duckmesh.ports.catalog import Catalog, VisibilityDemanded
 from duckmesh.ports.faults import crash_point
 from duckmesh.ports.objectstore import ObjectStore
+from duckmesh.ports.waiting import waited
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +43,7 @@ _PROBE: Final = ClaimLimits(max_records=1, max_bytes=1)
 class CoordinatorOptions:
     """``flush_interval_s`` bounds how long a busy tenant's writes gather; ``parallel`` tenants run at once."""
 
-    limits: ClaimLimits = ClaimLimits()
+    limits: ClaimLimits = field(factory=ClaimLimits)
     flush_interval_s: float = 0.25
     poll_s: float = 0.25
     parallel: int = 4
@@ -126,8 +127,7 @@ class Coordinator:
                 backoff = min(backoff * 2, _LONGEST_BACKOFF_S)
                 continue
             if not found:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), self._options.poll_s)
+                await waited(self._wake, self._options.poll_s)
 
     async def _dispatch(self) -> bool:
         """Start work for one tenant; False when there is nothing to start now."""
@@ -165,10 +165,13 @@ class Coordinator:
                 return
             except DuckMeshError as error:
                 self._failed(tenant, error)
-                await asyncio.sleep(backoff)
-                backoff, batch = min(backoff * 2, _LONGEST_BACKOFF_S), None
-                continue
-            return
+            except Exception as error:
+                self._failed(tenant, DuckMeshError(f"a bug in the coordinator: {error!r}"))
+                log.exception("coordinator.bug", tenant_id=tenant)
+            else:
+                return
+            await asyncio.sleep(backoff)
+            backoff, batch = min(backoff * 2, _LONGEST_BACKOFF_S), None
 
     def _failed(self, tenant: str, error: DuckMeshError) -> None:
         self._states.pop(tenant, None)
@@ -188,8 +191,7 @@ class Coordinator:
             seconds = self._due_in(tenant)
             if seconds <= 0:
                 return
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(demand.wait(), seconds)
+            await waited(demand, seconds)
 
     async def _watch_work(self) -> None:
         while True:
@@ -227,6 +229,7 @@ class Coordinator:
                     await self._commit(batch, started)
                 except PublicationConflict as error:
                     self._failed(batch.tenant, error)  # maintenance was faster: plan again on what is there now
+                    await asyncio.sleep(_FIRST_BACKOFF_S)
                     continue
                 break
         self._flushed_at[batch.tenant] = time.monotonic()
@@ -313,9 +316,7 @@ class Coordinator:
                     file_table(single, self._default_of)
                 except (pa.ArrowException, ValueError, OverflowError) as error:
                     names = (file.table.name,)
-                    found[token] = ParkedWrite(
-                        token, "MATERIALISATION_FAILED", str(error)[:500], names, single.rows
-                    )
+                    found[token] = ParkedWrite(token, "MATERIALISATION_FAILED", str(error)[:500], names, single.rows)
         log.error("coordinator.poison", tokens=sorted(found), cause=type(cause).__name__)
         return found
 

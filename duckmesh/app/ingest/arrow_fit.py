@@ -151,9 +151,7 @@ def _plain(array: Any, max_bytes: int) -> Any:
 
 
 def _has_lengths(kind: Any) -> bool:
-    return bool(
-        _is.is_string(kind) or _is.is_large_string(kind) or _is.is_binary(kind) or _is.is_large_binary(kind)
-    )
+    return bool(_is.is_string(kind) or _is.is_large_string(kind) or _is.is_binary(kind) or _is.is_large_binary(kind))
 
 
 def _clean_views(array: Any) -> Any:

@@ -42,9 +42,7 @@ def guarded_schema(body: bytes, limits: ArrowLimits) -> Any:
         messages = pa.ipc.MessageReader.open_stream(pa.py_buffer(body))
         first = messages.read_next_message()
         if first.type != "schema":
-            raise InvalidRequest(
-                "the body is not an Arrow stream: it does not begin with a schema", reason="no schema"
-            )
+            raise InvalidRequest("the body is not an Arrow stream: it does not begin with a schema", reason="no schema")
         _check_messages(messages, limits)
         schema = pa.ipc.read_schema(first)
         _check_names(schema)
@@ -124,9 +122,7 @@ def _rest(messages: Any) -> Iterator[Any]:
 def _check(name: str, found: int, limit: int) -> None:
     if found > limit:
         what = {"max_bytes": "bytes after decompression", "max_rows": "rows", "max_messages": "messages"}[name]
-        raise PayloadTooLarge(
-            f"the Arrow body has more than {limit} {what}; send several", limit=limit, found=found
-        )
+        raise PayloadTooLarge(f"the Arrow body has more than {limit} {what}; send several", limit=limit, found=found)
 
 
 class _Header:
@@ -188,9 +184,7 @@ class _Header:
             return []
         vector = self._table(place)
         count = self._number("<I", vector)
-        flat = (
-            struct.unpack_from(f"<{2 * count}q", self._data, vector + 4) if count * 16 <= len(self._data) else None
-        )
+        flat = struct.unpack_from(f"<{2 * count}q", self._data, vector + 4) if count * 16 <= len(self._data) else None
         if flat is None:
             raise ValueError("a vector is longer than the header")
         return list(zip(flat[::2], flat[1::2], strict=True))

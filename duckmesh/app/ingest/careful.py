@@ -175,9 +175,7 @@ def _respelled(
     for name, value in payload.items():
         column = spelling.get(fold(name))
         if column in found:
-            raise validation_failed(
-                table, number, column, "named twice in one payload (names are case-insensitive)"
-            )
+            raise validation_failed(table, number, column, "named twice in one payload (names are case-insensitive)")
         if column is not None or not (grows and bytes(value) == b"null"):
             found[column or name] = value
     return found

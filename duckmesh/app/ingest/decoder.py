@@ -109,8 +109,7 @@ class RecordDecoder:
     def batch(self, parts: Sequence[DecodedRecords], now: datetime) -> Any:
         """The rows of several requests, in order, in the log's schema; ``now`` is the time of those without one."""
         arrays = [
-            plan.codec.arrow(_joined([part.columns[place] for part in parts]))
-            for place, plan in enumerate(self._plans)
+            plan.codec.arrow(_joined([part.columns[place] for part in parts])) for place, plan in enumerate(self._plans)
         ]
         times = _joined([part.event_times for part in parts])
         if set(map(type, times)) == {NoneType}:
@@ -175,9 +174,7 @@ class RecordDecoder:
             return [(value,) for value in msgspec.structs.astuple(records[0].payload)]
         return list(zip(*map(msgspec.structs.astuple, [record.payload for record in records]), strict=True))
 
-    def _members(
-        self, ops: Values, times: Values, values: Sequence[Values], kinds: Sequence[AbstractSet[type]]
-    ) -> int:
+    def _members(self, ops: Values, times: Values, values: Sequence[Values], kinds: Sequence[AbstractSet[type]]) -> int:
         """How many names the records have when none stands twice."""
         count = len(ops) * (4 + len(values)) - ops.count(UNSET) - _absent(times)
         for plan, column, classes in zip(self._plans, values, kinds, strict=True):

@@ -64,9 +64,7 @@ def grown_specs(schema: TableSchema, body: bytes) -> tuple[ColumnSpec, ...] | No
 
 
 def _as_spec(column: Column) -> ColumnSpec:
-    return ColumnSpec(
-        column.name, column.type, column.nullable, column.has_default, column.default, column.description
-    )
+    return ColumnSpec(column.name, column.type, column.nullable, column.has_default, column.default, column.description)
 
 
 def _seen(payloads: Iterable[Mapping[str, Any]], known: frozenset[str]) -> dict[str, "_Seen"]:

@@ -57,9 +57,7 @@ def translated(table: TableDefinition, error: msgspec.ValidationError) -> DuckMe
     record = _RECORD.match(path)
     if record is None:
         reason = what.replace("`", "")
-        return InvalidRequest(
-            f"the body is not as expected: {reason}{f' at {path}' if path else ''}", reason=reason
-        )
+        return InvalidRequest(f"the body is not as expected: {reason}{f' at {path}' if path else ''}", reason=reason)
     return _in_record(table, int(record["record"]), what, record["rest"])
 
 

@@ -237,9 +237,7 @@ class IngestService:
     async def _receipt(self, tenant: str, prepared: _Prepared, outcome: Accepted) -> Receipt:
         counts = {
             name: TableCounts(accepted, duplicates)
-            for name, accepted, duplicates in zip(
-                prepared.tables, outcome.accepted, outcome.duplicates, strict=True
-            )
+            for name, accepted, duplicates in zip(prepared.tables, outcome.accepted, outcome.duplicates, strict=True)
         }
         scope = await self._scopes.scope(tenant)
         receipt = Receipt(outcome.token, scope, sum(outcome.accepted), sum(outcome.duplicates), counts)

@@ -210,6 +210,4 @@ def parse_time(text: str) -> datetime:
         time = datetime.fromisoformat(text)
         return time.astimezone(UTC) if time.tzinfo is not None else time
     except (ValueError, OverflowError) as error:
-        raise InvalidRequest(
-            f"snapshot_time {text[:40]!r} is not a time in ISO 8601", field="snapshot_time"
-        ) from error
+        raise InvalidRequest(f"snapshot_time {text[:40]!r} is not a time in ISO 8601", field="snapshot_time") from error

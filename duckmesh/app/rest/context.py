@@ -59,12 +59,20 @@ def gate(
 
 def _check_host(request: AnyRequest, allowed: frozenset[str]) -> None:
     """Refuse a page of another site that talks to a server on this machine (DNS rebinding, cross-site calls)."""
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
-    if host not in allowed:
+    host = request.headers.get("host", "")
+    if _host_name(f"//{host}") not in allowed:
         raise PermissionDenied(f"requests for the host {host[:80]!r} are not answered here")
     origin = request.headers.get("origin")
-    if origin is not None and (urlsplit(origin).hostname or "") not in allowed:
+    if origin is not None and _host_name(origin) not in allowed:
         raise PermissionDenied(f"requests from pages of {origin[:80]!r} are not answered here")
+
+
+def _host_name(url: str) -> str:
+    """The host of a URL in lower case; empty when it has none, or is none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 async def _by_key(access: AccessService, request: AnyRequest) -> Principal:

@@ -53,9 +53,7 @@ class MethodNotAllowed(DuckMeshError):
     kind = ErrorKind.INVALID
 
 
-def error_response(
-    request: Request[Any, Any, Any], error: DuckMeshError, status: int | None = None
-) -> Response[bytes]:
+def error_response(request: Request[Any, Any, Any], error: DuckMeshError, status: int | None = None) -> Response[bytes]:
     """The answer for an error of ours."""
     body = ErrorBody(error.code, error.message, error.retryable, _plain(error.context), trace_id_of(request))
     headers = {"X-Trace-Id": body.trace_id}

@@ -202,7 +202,8 @@ async def _stopped(child: _Child) -> None:
         if process.stdin is not None:
             process.stdin.close()
     try:
-        await asyncio.wait_for(process.wait(), _STOP_S)
+        async with asyncio.timeout(_STOP_S):
+            await process.wait()
     except TimeoutError:
         log.warning("process.killed", process=child.name, after_s=_STOP_S)
         with contextlib.suppress(ProcessLookupError):

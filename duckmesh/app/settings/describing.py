@@ -92,9 +92,7 @@ def _description(attribute: Any, group: str) -> Description:
 
 def _section(title: str, settings: list[Description]) -> str:
     rows = [f"| {_name(each)} | {_defaults(each)} | {each.allowed} | {each.help} |" for each in settings]
-    return "\n".join(
-        [f"## {title}", "", "| setting | default | allowed | meaning |", "|---|---|---|---|", *rows, ""]
-    )
+    return "\n".join([f"## {title}", "", "| setting | default | allowed | meaning |", "|---|---|---|---|", *rows, ""])
 
 
 def _name(described: Description) -> str:

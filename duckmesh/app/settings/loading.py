@@ -44,9 +44,7 @@ def declarations() -> dict[str, tuple[str, Declaration]]:
     return {declared.key: (path, declared) for path, declared in _walk(Settings)}
 
 
-def load_settings(
-    config_file: Path | None = None, env: Mapping[str, str] | None = None, **overrides: Any
-) -> Settings:
+def load_settings(config_file: Path | None = None, env: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
     """The settings of this process.
 
     ``env`` stands in for the environment of the process. ``overrides`` are settings by their name without prefix,

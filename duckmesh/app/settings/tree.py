@@ -142,9 +142,7 @@ class ObjectStoreSettings:
 
     url: str | None = setting(
         "DUCKMESH_OBJECT_STORE_URL",
-        text(
-            r"s3://[^/\s]+(/\S*)?|file:///.*|memory://\S*", "s3://bucket/prefix, file:///absolute/path or memory://"
-        ),
+        text(r"s3://[^/\s]+(/\S*)?|file:///.*|memory://\S*", "s3://bucket/prefix, file:///absolute/path or memory://"),
         default=None,
         help="Root of all objects; without it the folder `objects` of the data directory.",
     )
@@ -378,15 +376,11 @@ class Settings:
         if self.postgres.listen_dsn is not None:
             raise refusal("DUCKMESH_POSTGRES_DSN", "is missing beside DUCKMESH_POSTGRES_LISTEN_DSN", _DSN.allowed)
         if self.roles != ROLES:
-            problem = (
-                f"is missing, and DUCKMESH_ROLES={','.join(self.roles)} needs a Postgres shared with the others"
-            )
+            problem = f"is missing, and DUCKMESH_ROLES={','.join(self.roles)} needs a Postgres shared with the others"
             raise refusal("DUCKMESH_POSTGRES_DSN", problem, _DSN.allowed)
 
     def _check_s3(self) -> None:
         key, key_secret = self.object_store.s3_access_key_id, self.object_store.s3_secret_access_key
         if (key is None) != (key_secret is None):
             missing = "ACCESS_KEY_ID" if key is None else "SECRET_ACCESS_KEY"
-            raise refusal(
-                f"DUCKMESH_S3_{missing}", "is missing beside its other half", "both of the pair, or neither"
-            )
+            raise refusal(f"DUCKMESH_S3_{missing}", "is missing beside its other half", "both of the pair, or neither")

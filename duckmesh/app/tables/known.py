@@ -31,9 +31,7 @@ class TenantTables:
         """The table of that name; raises `TableNotFound`."""
         table = self.tables.get(fold(name))
         if table is None:
-            raise TableNotFound(
-                f"table {name[:80]!r} does not exist; create it with POST /v1/tables", table=name[:80]
-            )
+            raise TableNotFound(f"table {name[:80]!r} does not exist; create it with POST /v1/tables", table=name[:80])
         return table
 
     def decoder(self, table: TableDefinition) -> RecordDecoder:

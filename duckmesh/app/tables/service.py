@@ -162,8 +162,7 @@ def new_table(request: TableRequest) -> TableDefinition:
 def _checked_specs(schema_json: Mapping[str, Any]) -> tuple[ColumnSpec, ...]:
     specs = parse_specs(schema_json)
     for spec in specs:
-        if spec.has_default:
-            check_default(spec)
+        check_default(spec)
     return specs
 
 

@@ -56,9 +56,7 @@ class TenantGauge(Collector):
     The largest is what an alarm needs, and the last one set would be nobody's.
     """
 
-    def __init__(
-        self, registry: CollectorRegistry, name: str, text: str, *, largest_of_others: bool = True
-    ) -> None:
+    def __init__(self, registry: CollectorRegistry, name: str, text: str, *, largest_of_others: bool = True) -> None:
         self._name, self._text = name, text
         self._largest_of_others = largest_of_others
         self._shown: dict[str, float] = {}
@@ -143,9 +141,7 @@ class Metrics:
         self._ingest_lag_events = self._gauge("ingest_lag_events", "Accepted records beyond the watermark.")
         self._visibility_lag_ms = self._gauge("visibility_lag_ms", "Age of the oldest record beyond the watermark.")
         self._latest_visibility_token = self._gauge("latest_visibility_token", "The watermark.", of_others=False)
-        self._consistency_waits = self._counter(
-            "consistency_waits", "Requests that asked for a token's visibility."
-        )
+        self._consistency_waits = self._counter("consistency_waits", "Requests that asked for a token's visibility.")
         self._consistency_timeouts = self._counter("consistency_timeout", "Those whose time ran out.")
 
     def _coordinator(self) -> None:
@@ -170,23 +166,17 @@ class Metrics:
             registry=self.registry,
             buckets=_QUERY_MS,
         )
-        self.query_latency_ms: Mapping[QueryClass, Histogram] = {
-            name: latency.labels(name) for name in _QUERY_CLASSES
-        }
+        self.query_latency_ms: Mapping[QueryClass, Histogram] = {name: latency.labels(name) for name in _QUERY_CLASSES}
         self.query_scanned_files = self._histogram("query_scanned_files", "Files that a query could read.", _FILES)
         self.query_scanned_bytes = self._histogram("query_scanned_bytes", "Bytes of those files.", _BYTES)
 
     def _maintenance(self) -> None:
         self.compaction_runs = self._runs("compaction_runs", "Compaction runs by how they ended.")
-        self.compaction_bytes_rewritten = self._plain_counter(
-            "compaction_bytes_rewritten", "Bytes of replaced files."
-        )
+        self.compaction_bytes_rewritten = self._plain_counter("compaction_bytes_rewritten", "Bytes of replaced files.")
         self.gc_files_deleted = self._plain_counter("gc_files_deleted", "Objects that nothing needed any more.")
         self.integrity_runs = self._runs("integrity_runs", "Integrity runs by how they ended.")
         self.integrity_files_checked = self._plain_counter("integrity_files_checked", "Files looked at.")
-        self.integrity_missing_files = self._plain_counter(
-            "integrity_missing_files", "Files not in the object store."
-        )
+        self.integrity_missing_files = self._plain_counter("integrity_missing_files", "Files not in the object store.")
         self.integrity_size_mismatch_files = self._plain_counter(
             "integrity_size_mismatch_files", "Files of another size than recorded."
         )

@@ -87,9 +87,7 @@ class RecordedSpan:
         self._tokens = current.set(self._context), context.attach(trace.set_span_in_context(self._span))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if kind is not None:
             self._note(kind, error)
         if self._tokens is not None:
@@ -111,9 +109,7 @@ def _own(made: trace.SpanContext) -> TraceContext:
 
 def _foreign(position: TraceContext) -> trace.SpanContext:
     flags = trace.TraceFlags(trace.TraceFlags.SAMPLED if position.sampled else trace.TraceFlags.DEFAULT)
-    return trace.SpanContext(
-        int(position.trace_id, 16), int(position.span_id, 16), is_remote=True, trace_flags=flags
-    )
+    return trace.SpanContext(int(position.trace_id, 16), int(position.span_id, 16), is_remote=True, trace_flags=flags)
 
 
 def _console() -> SpanExporter:

@@ -94,9 +94,7 @@ def shutdown() -> None:
         recorder.shutdown()
 
 
-def span(
-    name: str, parent: str | None = None, *, links: Sequence[str] = (), **attributes: Attribute | None
-) -> Span:
+def span(name: str, parent: str | None = None, *, links: Sequence[str] = (), **attributes: Attribute | None) -> Span:
     """A context manager around a piece of work.
 
     It belongs below ``parent``, a traceparent; without a valid one below the current span; else it begins a trace.

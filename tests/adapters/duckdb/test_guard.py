@@ -34,9 +34,7 @@ ALLOWED = {
     "SELECT list_transform(l, lambda x: x + 1), [x * 2 FOR x IN l IF x > 1], {'a': 1}.a, l[1:2] FROM events": {
         "events"
     },
-    "SELECT * EXCLUDE (a) REPLACE (b AS b), COLUMNS('x.*') FROM events TABLESAMPLE 10% LIMIT 5 OFFSET 1": {
-        "events"
-    },
+    "SELECT * EXCLUDE (a) REPLACE (b AS b), COLUMNS('x.*') FROM events TABLESAMPLE 10% LIMIT 5 OFFSET 1": {"events"},
     "VALUES (1, 'a')": set(),
     "SELECT 1 UNION ALL BY NAME SELECT 2 AS x ORDER BY ALL LIMIT 10%": set(),
     "SELECT count(*) FILTER (WHERE a) FROM events GROUP BY GROUPING SETS ((a), ()) HAVING count(*) > 1": {"events"},
@@ -107,9 +105,7 @@ def test_an_unknown_table_is_named_with_the_tables_that_it_could_mean(guard: Sql
     assert caught.value.context == {"table": "user_s", "similar": ["Users"]}
 
 
-@pytest.mark.parametrize(
-    "sql", ["", " ", ";", "-- nothing", "SELECT 1 /* open", "SELECT 'a", "\ud800", "SELECT '\0'"]
-)
+@pytest.mark.parametrize("sql", ["", " ", ";", "-- nothing", "SELECT 1 /* open", "SELECT 'a", "\ud800", "SELECT '\0'"])
 def test_what_does_not_parse_is_invalid(guard: SqlGuard, sql: str) -> None:
     with pytest.raises(SqlInvalid):
         guard.check(sql, TABLES)

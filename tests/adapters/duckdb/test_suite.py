@@ -130,9 +130,7 @@ async def broken(folder: Path, mutant: type[Mutant]) -> set[str]:
         (LeaksPaths, "ENG-17"),
     ],
 )
-async def test_an_engine_that_breaks_a_promise_breaks_its_law(
-    tmp_path: Path, mutant: type[Mutant], law: str
-) -> None:
+async def test_an_engine_that_breaks_a_promise_breaks_its_law(tmp_path: Path, mutant: type[Mutant], law: str) -> None:
     assert await broken(tmp_path, mutant) == {law}
 
 

@@ -132,9 +132,7 @@ async def test_a_write_that_the_disk_refuses_is_unavailable_and_leaves_nothing(s
     assert [entry.name for entry in (store._root / "t").iterdir()] == ["a"]
 
 
-async def test_links_inside_the_store_are_not_followed_by_a_listing(
-    store: LocalObjectStore, tmp_path: Path
-) -> None:
+async def test_links_inside_the_store_are_not_followed_by_a_listing(store: LocalObjectStore, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "secret").write_bytes(b"x")
     await store.put("t/a", b"x")

@@ -56,9 +56,7 @@ def _httpfs() -> Path:
     found = importlib.util.find_spec("duckdb_extension_httpfs")
     assert found
     assert found.submodule_search_locations
-    return Path(
-        found.submodule_search_locations[0], "extensions", f"v{duckdb.__version__}", "httpfs.duckdb_extension"
-    )
+    return Path(found.submodule_search_locations[0], "extensions", f"v{duckdb.__version__}", "httpfs.duckdb_extension")
 
 
 def _secret(access: S3Access, bucket: str) -> str:

@@ -118,18 +118,14 @@ async def test_an_upload_damaged_on_the_way_is_never_stored(proxy: FaultyProxy, 
 
 
 @pytest.mark.parametrize("fault", [Fault.CUT_ANSWER, Fault.FLIP_ANSWER])
-async def test_a_read_damaged_on_the_way_is_repeated(
-    proxy: FaultyProxy, behind: S3ObjectStore, fault: Fault
-) -> None:
+async def test_a_read_damaged_on_the_way_is_repeated(proxy: FaultyProxy, behind: S3ObjectStore, fault: Fault) -> None:
     await behind.put("a", BODY)
     proxy.plan(fault)
     assert await behind.get("a") == BODY
     assert proxy.methods == ["GET", "GET"]
 
 
-async def test_an_object_that_stays_damaged_is_corrupt_and_no_bytes(
-    proxy: FaultyProxy, behind: S3ObjectStore
-) -> None:
+async def test_an_object_that_stays_damaged_is_corrupt_and_no_bytes(proxy: FaultyProxy, behind: S3ObjectStore) -> None:
     await behind.put("a", BODY)
     proxy.otherwise = Fault.FLIP_ANSWER
     with pytest.raises(DataCorrupt):
@@ -196,9 +192,7 @@ async def test_a_listing_goes_on_beyond_a_page(store: S3ObjectStore) -> None:
     assert [stored.path async for stored in store.list("many/")] == paths
 
 
-async def test_stores_under_different_prefixes_do_not_see_each_other(
-    store: S3ObjectStore, s3_server: S3Server
-) -> None:
+async def test_stores_under_different_prefixes_do_not_see_each_other(store: S3ObjectStore, s3_server: S3Server) -> None:
     async with S3ObjectStore(store._bucket, "p2", s3_server.access) as other:
         await other.put("a", b"other")
         assert await store.stat("a") is None
@@ -241,5 +235,5 @@ async def _uploads(store: S3ObjectStore) -> list[str]:
 
 async def _until(condition: Callable[[], Awaitable[object]]) -> None:
     async with asyncio.timeout(20):
-        while not await condition():  # noqa: ASYNC110 - the server tells nobody
+        while not await condition():
             await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-# ruff: noqa: ASYNC110, ASYNC220, ASYNC240  # a test may wait: nothing else runs in its event loop
+# ruff: noqa: ASYNC220, ASYNC240  # a test may wait: nothing else runs in its event loop
 
 import asyncio
 import os
@@ -393,9 +393,7 @@ async def test_data_that_somebody_else_holds_is_left_alone(
 
 
 @pytest.mark.asyncio
-async def test_a_server_that_cannot_start_explains_itself_and_leaves_nothing_running(
-    make: Make, home: Path
-) -> None:
+async def test_a_server_that_cannot_start_explains_itself_and_leaves_nothing_running(make: Make, home: Path) -> None:
     postgres = make(shared_buffers="plenty")
     with pytest.raises(EmbeddedPostgresError, match='invalid value for parameter "shared_buffers": "plenty"'):
         await postgres.start()

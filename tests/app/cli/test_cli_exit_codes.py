@@ -26,9 +26,7 @@ BODY = {
         (500, ExitCode.SERVER_ERROR), (501, ExitCode.SERVER_ERROR), (503, ExitCode.SERVER_ERROR),
     ],
 )  # fmt: skip
-def test_a_status_of_the_server_has_its_exit_code(
-    stub: Any, cli: Callable[..., Any], status: int, code: int
-) -> None:
+def test_a_status_of_the_server_has_its_exit_code(stub: Any, cli: Callable[..., Any], status: int, code: int) -> None:
     stub.answer(LAG, (status, BODY))
     ran = cli("lag")
     assert (ran.code, of_status(status)) == (code, code)

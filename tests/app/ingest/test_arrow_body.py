@@ -331,9 +331,7 @@ def test_views_that_repeat_a_huge_value_are_refused() -> None:
 
 def test_views_under_nulls_are_not_followed() -> None:
     views = struct.pack("<i12s", 1, b"a") + struct.pack("<i4sii", 128, b"bbbb", 7, 2**30)
-    array = pa.Array.from_buffers(
-        pa.string_view(), 2, [pa.py_buffer(b"\x01"), pa.py_buffer(views), pa.py_buffer(b"b")]
-    )
+    array = pa.Array.from_buffers(pa.string_view(), 2, [pa.py_buffer(b"\x01"), pa.py_buffer(views), pa.py_buffer(b"b")])
     assert column("VARCHAR", array) == ["a", None]
 
 
@@ -343,9 +341,7 @@ def test_a_null_column_cannot_claim_rows_without_end() -> None:
     assert isinstance(error, PayloadTooLarge)
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"\xff", b"ARROW1\0\0", b"\xff\xff\xff\xff\0\0\0\0", b"{}" * 100, b"\0" * 64]
-)
+@pytest.mark.parametrize("body", [b"", b"\xff", b"ARROW1\0\0", b"\xff\xff\xff\xff\0\0\0\0", b"{}" * 100, b"\0" * 64])
 def test_what_is_no_stream_is_a_clean_error(body: bytes) -> None:
     assert isinstance(refusal(read, {"c": "BIGINT"}, body), InvalidRequest)
 
@@ -374,9 +370,7 @@ def test_types_that_no_column_can_come_from_are_refused_by_the_schema_alone(kind
 
 
 def test_invalid_utf8_is_refused() -> None:
-    text = pa.Array.from_buffers(
-        pa.string(), 1, [None, pa.py_buffer(struct.pack("<ii", 0, 1)), pa.py_buffer(b"\xff")]
-    )
+    text = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(struct.pack("<ii", 0, 1)), pa.py_buffer(b"\xff")])
     assert isinstance(refusal(read, {"c": "VARCHAR"}, stream({"c": text})), InvalidRequest)
 
 

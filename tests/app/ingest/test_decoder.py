@@ -247,9 +247,7 @@ def test_an_event_time_is_content_whatever_its_zone() -> None:
         for text in ("2024-01-01T00:00:00Z", "2024-01-01T01:00:00+01:00", "2024-01-01T00:00:01Z")
     )
     assert first == second != third
-    assert (
-        decoded(PLAIN, '{"id":1}').content_ids == decoded(PLAIN, '{"id":1}', event_time=None).content_ids != first
-    )
+    assert decoded(PLAIN, '{"id":1}').content_ids == decoded(PLAIN, '{"id":1}', event_time=None).content_ids != first
 
 
 DEFAULTED = {"id": "BIGINT", "kind": {"type": "VARCHAR", "default": "x"}}
@@ -262,9 +260,7 @@ def test_a_default_fills_an_absent_column_and_only_that() -> None:
 
 
 def test_a_default_that_is_spelled_out_is_the_same_content_and_a_null_is_not() -> None:
-    absent, spelled, null = decoded(
-        DEFAULTED, '{"id":1}', '{"id":1,"kind":"x"}', '{"id":1,"kind":null}'
-    ).content_ids
+    absent, spelled, null = decoded(DEFAULTED, '{"id":1}', '{"id":1,"kind":"x"}', '{"id":1,"kind":null}').content_ids
     assert absent == spelled != null
 
 

@@ -31,11 +31,7 @@ from duckmesh.domain.types import (
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**70), 2**70)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | TEXT,
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=5,
 )
@@ -44,9 +40,7 @@ INSTANTS = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=ZON
 
 DECIMALS = st.integers(1, 38).flatmap(lambda p: st.integers(0, p).map(lambda s: Decimal(p, s)))
 SCALARS = st.sampled_from([Scalar(kind) for kind in Kind]) | DECIMALS
-KEYS = (
-    st.sampled_from([Scalar(kind) for kind in Kind if kind not in {Kind.JSON, Kind.DOUBLE, Kind.FLOAT}]) | DECIMALS
-)
+KEYS = st.sampled_from([Scalar(kind) for kind in Kind if kind not in {Kind.JSON, Kind.DOUBLE, Kind.FLOAT}]) | DECIMALS
 FIELDS = st.lists(SCALARS, min_size=1, max_size=3).map(
     lambda kinds: Struct(tuple((f"f {place}.x", kind) for place, kind in enumerate(kinds)))
 )
@@ -54,9 +48,7 @@ TYPES = st.recursive(
     SCALARS,
     lambda inner: (
         inner.map(ListOf)
-        | st.lists(inner, min_size=1, max_size=3).map(
-            lambda ks: Struct(tuple((f"m{n}", k) for n, k in enumerate(ks)))
-        )
+        | st.lists(inner, min_size=1, max_size=3).map(lambda ks: Struct(tuple((f"m{n}", k) for n, k in enumerate(ks))))
         | st.tuples(KEYS, inner).map(lambda pair: MapOf(*pair))
     ),
     max_leaves=4,

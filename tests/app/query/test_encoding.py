@@ -232,8 +232,7 @@ def as_pairs(maps: list[Any] | None) -> list[Any] | None:
         st.none()
         | st.fixed_dictionaries(
             {
-                "l": st.none()
-                | st.lists(st.none() | st.dictionaries(st.text("ab"), st.none() | st.integers(-9, 9))),
+                "l": st.none() | st.lists(st.none() | st.dictionaries(st.text("ab"), st.none() | st.integers(-9, 9))),
                 "f": st.none() | st.lists(st.none() | st.integers(-9, 9), min_size=2, max_size=2),
             }
         ),

@@ -106,9 +106,7 @@ def test_threads_that_meet_a_tenant_at_once_count_in_one_place() -> None:
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(count, range(1000)))
-    total = sum(
-        value for name, value in samples(metrics).items() if name.startswith("duckmesh_ingest_records_total")
-    )
+    total = sum(value for name, value in samples(metrics).items() if name.startswith("duckmesh_ingest_records_total"))
     assert total == 1000
 
 
