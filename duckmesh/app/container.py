@@ -155,7 +155,9 @@ async def open_adapters(settings: Settings) -> AsyncIterator[Adapters]:
         )  # fmt: skip
         bus = await stack.enter_async_context(bus_opener(settings.ingest.bus)(options))
         store = await stack.enter_async_context(open_store(settings.object_store_url, access))
-        engine = await stack.enter_async_context(_engine(settings, store, access))
+        engine = _engine(settings, store, access)
+        if "api" in settings.roles:  # nobody else queries, and its instances take time and memory
+            await stack.enter_async_context(engine)
         yield Adapters(bus, catalog, store, engine)
 
 

@@ -16,7 +16,8 @@ INCARNATION_STRIDE: Final = 2**40
 class LogHead:
     """The end of a tenant's log: the last token, and which ranges a restore skipped (both ends inclusive).
 
-    ``control_token`` is the token of the last control write, 0 before the first.
+    ``control_token`` is the token of the last control write, 0 before the first. ``log_id`` tells this log from
+    one of an equally named tenant in another deployment.
     """
 
     tenant: str
@@ -24,16 +25,17 @@ class LogHead:
     incarnation: int = 0
     control_token: int = 0
     skipped: tuple[tuple[int, int], ...] = ()
+    log_id: str = ""
 
     @property
     def scope(self) -> str:
         """The opaque id of tenant and incarnation that receipts carry."""
-        return visibility_scope(self.tenant, self.incarnation)
+        return visibility_scope(self.tenant, self.incarnation, self.log_id)
 
 
-def visibility_scope(tenant: str, incarnation: int) -> str:
-    """An opaque, stable id; equal exactly when tenant and incarnation are."""
-    digest = hashlib.blake2b(f"{tenant}\x00{incarnation}".encode(), digest_size=12, person=b"dm-scope")
+def visibility_scope(tenant: str, incarnation: int, log_id: str = "") -> str:
+    """An opaque, stable id; equal exactly when tenant, incarnation and log are."""
+    digest = hashlib.blake2b(f"{tenant}\x00{incarnation}\x00{log_id}".encode(), digest_size=12, person=b"dm-scope")
     return f"vs_{digest.hexdigest()}"
 
 

@@ -10,6 +10,7 @@ _UP = [
     """
     CREATE TABLE log_head (
         tenant_id text PRIMARY KEY,
+        log_id uuid NOT NULL DEFAULT gen_random_uuid(),
         head bigint NOT NULL DEFAULT 0,
         control_token bigint NOT NULL DEFAULT 0,
         accepted_records bigint NOT NULL DEFAULT 0,

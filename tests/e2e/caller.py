@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import httpx
 from attrs import define, field
@@ -45,7 +45,7 @@ class Caller:
         headers = {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
         return headers | ({"x-tenant-id": self.tenant} if self.tenant else {})
 
-    def __enter__(self) -> "Caller":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

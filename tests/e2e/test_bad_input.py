@@ -70,7 +70,9 @@ def assert_refused(found: tuple[int, Any], status: int, code: str, *words: str) 
 
 
 def records(*payloads: Any) -> bytes:
-    return json.dumps({"records": [{"idempotency_key": new_name(), "payload": payload} for payload in payloads]}).encode()
+    return json.dumps(
+        {"records": [{"idempotency_key": new_name(), "payload": payload} for payload in payloads]}
+    ).encode()
 
 
 def one(key: Any = "k-new", payload: Any = GOOD, **more: Any) -> bytes:
@@ -131,8 +133,8 @@ def test_a_body_that_is_no_request_is_refused(target: Target, body: bytes, words
         (one(key=None), ["record 0", "idempotency_key"]),
         (one(key="k" * 256), ["record 0", "idempotency_key"]),
         (b'{"records": [{"idempotency_key": "k"}]}', ["record 0", "payload"]),
-        (one(payload=[]), ["record 0", "payload"]),
-        (one(payload=None), ["record 0", "payload"]),
+        (one(payload=[]), ["record 0", "object"]),
+        (one(payload=None), ["record 0", "object"]),
         (one(op="merge"), ["record 0", "op", "insert"]),
         (one(event_time="yesterday"), ["record 0", "event_time"]),
         (one(event_time="2026-01-01T00:00:00"), ["record 0", "event_time"]),
@@ -209,15 +211,13 @@ def test_the_same_key_with_other_content_is_a_conflict_that_stores_nothing(targe
         (b'{"tables": {"no_such_table": {"records": [{"idempotency_key": "k", "payload": {}}]}}}', 404,
          "TABLE_NOT_FOUND"),
         (b'{"tables": {"\\u0000": {"records": [{"idempotency_key": "k", "payload": {}}]}}}', 404, "TABLE_NOT_FOUND"),
-        (b'{"tables": {"T": {"records": [{"idempotency_key": "k", "payload": {"id": 1, "name": "a"}}]},'
-         b' "no_such_table": {"records": [{"idempotency_key": "k", "payload": {}}]}}}', 404, "TABLE_NOT_FOUND"),
-        (b'{"tables": {"T": {"records": [{"idempotency_key": "k1", "payload": {"id": 1, "name": "a"}}]},'
-         b' "T ": {"records": []}}}', 404, "TABLE_NOT_FOUND"),
+        ((b'{"tables": {"T": {"records": [{"idempotency_key": "k", "payload": {"id": 1, "name": "a"}}]},'
+         b' "no_such_table": {"records": [{"idempotency_key": "k", "payload": {}}]}}}'), 404, "TABLE_NOT_FOUND"),
+        ((b'{"tables": {"T": {"records": [{"idempotency_key": "k1", "payload": {"id": 1, "name": "a"}}]},'
+         b' "T ": {"records": []}}}'), 404, "TABLE_NOT_FOUND"),
     ],
 )  # fmt: skip
-def test_a_write_of_several_tables_is_refused_as_a_whole(
-    target: Target, body: bytes, status: int, code: str
-) -> None:
+def test_a_write_of_several_tables_is_refused_as_a_whole(target: Target, body: bytes, status: int, code: str) -> None:
     assert_refused(target.send("POST", "/v1/ingest", body.replace(b'"T', f'"{target.table}'.encode())), status, code)
 
 
@@ -316,7 +316,7 @@ def test_a_query_over_the_limit_is_refused(target: Target) -> None:
         (b'{"sql": "SELECT ?", "params": [' + str(HUGE).encode() + b"]}", 400, "SQL_INVALID", ["parameter 1"]),
         (b'{"sql": "SELECT CAST(\'x\' AS INTEGER)"}', 400, "SQL_EXECUTION_FAILED", []),
         (b'{"sql": "SELECT 9223372036854775807 + 1"}', 400, "SQL_EXECUTION_FAILED", []),
-        (b'{"sql": "SELECT ' + b"(" * 5_000 + b"1" + b")" * 5_000 + b'"}', 400, None, []),
+        (b'{"sql": "SELECT ' + b"-(" * 100_000 + b"1" + b")" * 100_000 + b'"}', 400, None, []),
         (b'{"sql": "SELECT 1", "timeout_ms": 0}', 408, "QUERY_TIMEOUT", []),
     ],
 )  # fmt: skip
@@ -437,7 +437,7 @@ def test_a_table_that_cannot_be_is_refused(target: Target, body: dict[str, Any],
         ("PATCH", "/v1/tables/no_such_table", {"schema_json": {"a": "BIGINT"}}, 404, "TABLE_NOT_FOUND"),
         ("PATCH", "/v1/tables/{table}", {"schema_json": {"id": "VARCHAR"}}, 409, "SCHEMA_INCOMPATIBLE"),
         ("PATCH", "/v1/tables/{table}", {}, 400, "INVALID_REQUEST"),
-        ("PATCH", "/v1/tables/{table}", {"schema_json": {}}, 400, None),
+        ("PATCH", "/v1/tables/{table}", {"schema_json": {}}, 409, "SCHEMA_INCOMPATIBLE"),
         ("GET", "/v1/tables/no_such_table", None, 404, "TABLE_NOT_FOUND"),
         ("GET", "/v1/tables/%00", None, 404, "TABLE_NOT_FOUND"),
         ("DELETE", "/v1/tables/no_such_table", None, 404, "TABLE_NOT_FOUND"),
@@ -478,12 +478,11 @@ def test_a_table_that_cannot_be_is_refused(target: Target, body: dict[str, Any],
     ],
 )  # fmt: skip
 def test_what_is_not_there_or_not_possible_is_said(
-    target: Target, method: str, path: str, body: Any, status: int, code: str | None
+    target: Target, method: str, path: str, body: Any, status: int, code: str
 ) -> None:
     sent = json.dumps(body).replace("{table}", target.table).replace("{TABLE}", target.table.upper())
     answered, found = target.send(method, path, sent.encode() if body is not None else None)
-    assert answered == status, found
-    assert code is None or found["error_code"] == code, found
+    assert_refused((answered, found), status, code)
 
 
 @pytest.mark.parametrize(
@@ -557,7 +556,7 @@ def test_health_readiness_and_metrics_need_no_key(live_server: UpServer) -> None
 
 @pytest.mark.parametrize(
     "header",
-    ["", "Bearer", "Bearer ", "Bearer x", "Basic YTpi", "Bearer dm_live_", "Bearer " + "x" * 5000, "Bearer é",
+    ["", "Bearer", "Bearer x", "Basic YTpi", "Bearer dm_live_", "Bearer " + "x" * 5000, "Bearer é",
      "{key}", "Bearer {key}x", "Bearer {key} {key}", "Token {key}", "Bearer {cut}", "Bearer {upper}"],
 )  # fmt: skip
 def test_a_garbled_key_is_refused(live_server: UpServer, header: str) -> None:

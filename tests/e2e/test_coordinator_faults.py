@@ -140,7 +140,7 @@ def test_a_coordinator_stopped_with_a_batch_in_hand_changes_nothing_when_it_resu
 ) -> None:
     """It has claimed and read the log; when it goes on, another one has taken over and published the same writes."""
     api = planes.api()
-    sleeper = planes.coordinator()
+    sleeper = planes.coordinator(DUCKMESH_FLUSH_INTERVAL_MS="0")  # its first claim is the whole batch
     with planes.caller(api, new_name("tenant")) as caller:
         caller.create("facts", COLUMNS)
         put(caller, 1, wait=True)

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
@@ -188,14 +187,14 @@ EVERY_TYPE: dict[str, tuple[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def every_type(live_server: UpServer) -> Iterator[str]:
+def every_type(live_server: UpServer) -> str:
     """A table with a row of all types, and one of nulls."""
     name = new_name()
     with live_server.caller() as caller:
         caller.create(name, {column: kind for column, (kind, _) in EVERY_TYPE.items()})
         row = {column: value for column, (_, value) in EVERY_TYPE.items()}
         caller.put(name, record(row), record({}), wait=True)
-    yield name
+    return name
 
 
 def test_every_type_comes_back_as_it_was_sent(caller: Caller, every_type: str) -> None:
@@ -209,7 +208,8 @@ def test_every_type_comes_back_as_it_was_sent(caller: Caller, every_type: str) -
 
 
 @pytest.mark.parametrize(
-    "kind", ["text/csv", "application/x-ndjson", "application/vnd.apache.arrow.stream", "application/vnd.apache.parquet"]
+    "kind",
+    ["text/csv", "application/x-ndjson", "application/vnd.apache.arrow.stream", "application/vnd.apache.parquet"],
 )
 def test_every_type_is_answered_in_every_form(caller: Caller, every_type: str, kind: str) -> None:
     body = {"sql": f"SELECT * EXCLUDE (_event_time, _token) FROM {every_type} ORDER BY c_bigint"}
@@ -226,7 +226,9 @@ def test_every_type_is_answered_in_every_form(caller: Caller, every_type: str, k
         assert lines[0] == dict(zip(EVERY_TYPE, expected, strict=True))
     else:
         arrow = "arrow" in kind
-        table = pa.ipc.open_stream(answer.content).read_all() if arrow else parquet.read_table(io.BytesIO(answer.content))
+        table = (
+            pa.ipc.open_stream(answer.content).read_all() if arrow else parquet.read_table(io.BytesIO(answer.content))
+        )
         assert (table.num_rows, table.column_names) == (2, list(EVERY_TYPE))
         assert str(table["c_decimal"][0].as_py()) == expected[12]
         assert table["c_bigint"].to_pylist() == [-(2**63), None]

@@ -21,9 +21,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_bus_from_another_package_passes_the_suite(installed: Path) -> None:
-    done = _run(
-        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLE / "tests"), path=installed
-    )
+    done = _run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLE / "tests"), path=installed)
     assert " passed" in done.stdout
     assert "failed" not in done.stdout
 

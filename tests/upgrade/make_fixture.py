@@ -4,7 +4,7 @@ A small catalog with its log (as SQL) and its objects, and what every snapshot a
 it that they upgrade a deployment of this one.
 """
 
-# ruff: noqa: ASYNC - a script that waits for one thing at a time
+# ruff: noqa: ASYNC221, ASYNC240 - a script that waits for one thing at a time
 import asyncio
 import json
 import os

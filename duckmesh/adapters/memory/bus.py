@@ -5,6 +5,7 @@ token order because a group is stored in the step that draws its tokens.
 """
 
 import time
+import uuid
 from bisect import bisect_right
 from collections.abc import Sequence
 
@@ -64,6 +65,7 @@ class MemoryBus:
         self._lease_ttl_s = lease_ttl_s
         self._logs: dict[str, _Log] = {}
         self._work = Wakeup()
+        self._log_id = uuid.uuid4().hex
 
     @property
     def capabilities(self) -> BusCapabilities:
@@ -150,7 +152,7 @@ class MemoryBus:
     async def head(self, tenant: str) -> LogHead:
         """See `IngestBus.head`."""
         log = self._log(tenant)
-        return LogHead(tenant, log.token, control_token=log.control_token)
+        return LogHead(tenant, log.token, control_token=log.control_token, log_id=self._log_id)
 
     async def lag(self, tenant: str, watermark: int) -> Lag:
         """See `IngestBus.lag`."""

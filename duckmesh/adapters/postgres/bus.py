@@ -58,7 +58,9 @@ _MAKE_HEAD: Final = """
 WITH head AS (INSERT INTO log_head (tenant_id) VALUES ($1) ON CONFLICT DO NOTHING)
 INSERT INTO log_lease (tenant_id) VALUES ($1) ON CONFLICT DO NOTHING
 """
-_HEAD: Final = "SELECT head, incarnation, control_token, skipped_from, skipped_to FROM log_head WHERE tenant_id = $1"
+_HEAD: Final = """
+SELECT head, incarnation, control_token, skipped_from, skipped_to, log_id::text FROM log_head WHERE tenant_id = $1
+"""
 _LOCK_HEAD: Final = _HEAD + " FOR UPDATE"
 _KNOWN_KEYS: Final = "SELECT key_id, content_id, token FROM idempotency_key WHERE key_id = ANY($1::bytea[])"
 
@@ -231,10 +233,11 @@ class PostgresBus:
         """See `IngestBus.head`."""
         async with acquired(self._pool) as connection:
             row = await connection.fetchrow(_HEAD, tenant)
-        if row is None:
-            return LogHead(tenant, 0)
+            if row is None:  # made now, so that the scope that a caller sees before the first write is the final one
+                await connection.execute(_MAKE_HEAD, tenant)
+                row = await connection.fetchrow(_HEAD, tenant)
         skipped = tuple(zip(row["skipped_from"], row["skipped_to"], strict=True))
-        return LogHead(tenant, row["head"], row["incarnation"], row["control_token"], skipped)
+        return LogHead(tenant, row["head"], row["incarnation"], row["control_token"], skipped, row["log_id"])
 
     async def lag(self, tenant: str, watermark: int) -> Lag:
         """See `IngestBus.lag`."""

@@ -33,15 +33,6 @@ _BROKEN = (
     ConnectionError,
     TimeoutError,
 )
-#: Nothing was changed and the same request may succeed later.
-_PASSING = (
-    asyncpg.TooManyConnectionsError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.LockNotAvailableError,
-    OSError,
-)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
@@ -91,13 +82,17 @@ def translated(*, commits: bool = False) -> Iterator[None]:
         yield
     except DuckMeshError:
         raise
-    except _PASSING as error:
-        raise Unavailable("PostgreSQL does not take the request now; try again", cause=type(error).__name__) from error
     except _BROKEN as error:
         broken = OutcomeUnknown if commits else Unavailable
         raise broken(
             "the connection to PostgreSQL broke; try again with the same idempotency keys",
             cause=type(error).__name__,
+        ) from error
+    except (asyncpg.PostgresError, OSError) as error:
+        # What adapters expect they catch themselves. The rest is the server's state, such as too many connections,
+        # read-only or a full disk, which passes or is mended: nothing was changed, and nothing is given up.
+        raise Unavailable(
+            f"PostgreSQL does not take the request now ({type(error).__name__}); try again", cause=type(error).__name__
         ) from error
 
 

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from duckmesh.app.cli.discovery import resolve_data_dir
-from duckmesh.app.cli.exit_codes import UsageProblem
 from duckmesh.app.cli.operator import load_operator_settings, operator_dsn
 
 DataDirOption = Annotated[
@@ -37,12 +36,11 @@ def up(
     On first start it makes the tenant 'default' and an admin key, which the other commands find by themselves in the
     data directory. Parts that die are started again; Ctrl-C stops everything.
     """
-    from duckmesh.app.server.serve import run, stop_on_signals  # noqa: PLC0415 - slow to import
+    from duckmesh.app.server.process import run, stop_on_signals  # noqa: PLC0415 - slow to import
     from duckmesh.app.server.supervisor import Supervisor  # noqa: PLC0415
 
     folder = resolve_data_dir(data_dir).expanduser().absolute()
     settings = load_operator_settings(config, data_dir=folder, **_given(host=host, port=port, auth=auth))
-    _refuse_open_network(settings)
 
     async def main() -> None:
         stop = stop_on_signals(asyncio.get_running_loop())
@@ -61,11 +59,10 @@ def serve(
     config: ConfigOption = None,
 ) -> None:
     """Run some planes against the Postgres and the object store of the settings."""
-    from duckmesh.app.server.serve import run, stop_on_signals  # noqa: PLC0415 - slow to import
+    from duckmesh.app.server.process import run, stop_on_signals  # noqa: PLC0415 - slow to import
     from duckmesh.app.server.serve import serve as serve_planes  # noqa: PLC0415
 
     settings = load_operator_settings(config, **_given(host=host, port=port, auth=auth, roles=role))
-    _refuse_open_network(settings)
 
     async def main() -> None:
         await serve_planes(settings, stop=stop_on_signals(asyncio.get_running_loop()))
@@ -130,16 +127,6 @@ def register(app: typer.Typer) -> None:
 
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _refuse_open_network(settings: Any) -> None:
-    """Without authentication everybody who reaches the port is everybody's admin: this machine only."""
-    from duckmesh.app.settings import LOOPBACK_NAMES  # noqa: PLC0415 - slow to import
-
-    if not settings.server.auth and settings.server.host not in LOOPBACK_NAMES:
-        raise UsageProblem(
-            f"--auth off is refused on {settings.server.host}: bind to 127.0.0.1, or turn authentication on"
-        )
 
 
 def _announce(url: str, folder: Path, *, auth: bool) -> None:

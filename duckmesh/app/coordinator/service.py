@@ -121,8 +121,8 @@ class Coordinator:
             try:
                 found = await self._dispatch()
                 backoff = _FIRST_BACKOFF_S
-            except DuckMeshError as error:
-                self._failed("", error)
+            except Exception as error:  # noqa: BLE001 - the loop outlives whatever goes wrong in one round
+                self._failed("", error if isinstance(error, DuckMeshError) else DuckMeshError(repr(error)))
                 await asyncio.sleep(backoff)
                 backoff = min(backoff * 2, _LONGEST_BACKOFF_S)
                 continue

@@ -68,7 +68,7 @@ class IngestOptions:
     """Limits of one request, and of what may be pending."""
 
     max_records: int = 100_000
-    max_pending_records: int = 2_000_000
+    max_pending_records: int = 10_000_000
     default_timeout_s: float = 10.0
     max_timeout_s: float = 300.0
 

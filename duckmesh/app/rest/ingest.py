@@ -73,6 +73,8 @@ def ingest_routes(service: IngestService, metrics: Metrics, max_body_bytes: int)
     )
     async def ingest_tables(request: Request[Any, Any, Any]) -> Response[bytes]:
         tenant = principal_of(request).tenant
+        if (kind := _content_type(request)) != "application/json":
+            raise _unread(kind, "application/json")
         body = await body_of(request, max_body_bytes)
         with (
             measured_ingest(metrics, tenant) as measured,
@@ -105,7 +107,7 @@ def ingest_routes(service: IngestService, metrics: Metrics, max_body_bytes: int)
         ] = None,
     ) -> Response[bytes]:
         tenant = principal_of(request).tenant
-        kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        kind = _content_type(request)
         body = await body_of(request, max_body_bytes)
         with (
             measured_ingest(metrics, tenant) as measured,
@@ -126,13 +128,19 @@ def ingest_routes(service: IngestService, metrics: Metrics, max_body_bytes: int)
                     trace=trace,
                 )
             else:
-                raise UnsupportedMediaType(
-                    f"bodies of type {kind[:80]!r} are not read here; send application/json or {ARROW_STREAM}"
-                )
+                raise _unread(kind, f"application/json or {ARROW_STREAM}")
             measured.receipt = receipt
         return _body(receipt)
 
     return [ingest_tables, ingest]
+
+
+def _content_type(request: Request[Any, Any, Any]) -> str:
+    return str(request.headers.get("content-type", "application/json")).partition(";")[0].strip().lower()
+
+
+def _unread(kind: str, wanted: str) -> UnsupportedMediaType:
+    return UnsupportedMediaType(f"bodies of type {kind[:80]!r} are not read here; send {wanted}")
 
 
 def _required_key(key: str | None) -> str:

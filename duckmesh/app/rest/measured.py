@@ -51,10 +51,12 @@ def measured_ingest(metrics: Metrics, tenant: str) -> Iterator[Measured]:
         yield measured
         if measured.receipt is not None:
             outcome = measured.receipt.status  # type: ignore[assignment]
+            bound.consistency_waits.inc(measured.receipt.snapshot_id is not None)
             bound.ingest_records.inc(measured.receipt.accepted)
             bound.ingest_duplicates.inc(measured.receipt.duplicates)
     except BaseException as error:
         if isinstance(error, ConsistencyTimeout):
+            bound.consistency_waits.inc()
             bound.consistency_timeouts.inc()
         outcome = _failure(error)
         raise

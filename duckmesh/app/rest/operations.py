@@ -1,7 +1,8 @@
 """Health, readiness, metrics and lag."""
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from litestar import Request, Response, get
@@ -12,11 +13,16 @@ from duckmesh.app.rest.context import ROLES, principal_of
 from duckmesh.app.telemetry.metrics import Metrics
 from duckmesh.domain.access import Role
 from duckmesh.domain.errors import DuckMeshError
+from duckmesh.domain.snapshots import Snapshot
+from duckmesh.domain.writes import Lag
 from duckmesh.ports.bus import IngestBus
 from duckmesh.ports.catalog import Catalog
 
 #: Looks at one dependency; raises when it is not usable.
 Check = Callable[[], Awaitable[object]]
+
+
+_SCRAPED_TENANTS: Final = 100
 
 
 class Health(msgspec.Struct):
@@ -82,6 +88,7 @@ def operations_routes(
         responses={200: answer(str, "Metrics.", media_type="text/plain")},
     )
     async def show_metrics() -> Response[bytes]:
+        await _refresh_lag(bus, catalog, metrics)
         body, kind = metrics.render()
         return Response(body, status_code=200, headers={"Content-Type": kind})
 
@@ -93,12 +100,7 @@ def operations_routes(
     )
     async def lag(request: Request[Any, Any, Any]) -> Response[bytes]:
         tenant = principal_of(request).tenant
-        snapshot = (await catalog.snapshots(tenant, limit=1))[0]
-        found = await bus.lag(tenant, snapshot.watermark)
-        bound = metrics.tenant(tenant)
-        bound.ingest_lag_events.set(found.pending_events)
-        bound.visibility_lag_ms.set(found.oldest_pending_ms)
-        bound.latest_visibility_token.set(snapshot.watermark)
+        snapshot, found = await _lag(bus, catalog, metrics, tenant)
         return _json(
             LagBody(
                 found.accepted_events,
@@ -121,3 +123,21 @@ async def _result(check: Check) -> str:
     except DuckMeshError as error:
         return error.code
     return "ok"
+
+
+async def _lag(bus: IngestBus, catalog: Catalog, metrics: Metrics, tenant: str) -> tuple[Snapshot, Lag]:
+    """A tenant's newest snapshot and its lag, which the gauges show from now on."""
+    snapshot = (await catalog.snapshots(tenant, limit=1))[0]
+    found = await bus.lag(tenant, snapshot.watermark)
+    bound = metrics.tenant(tenant)
+    bound.ingest_lag_events.set(found.pending_events)
+    bound.visibility_lag_ms.set(found.oldest_pending_ms)
+    bound.latest_visibility_token.set(snapshot.watermark)
+    return snapshot, found
+
+
+async def _refresh_lag(bus: IngestBus, catalog: Catalog, metrics: Metrics) -> None:
+    """Bring the gauges up to date for a scrape; when the database is away they stay as they were."""
+    with contextlib.suppress(DuckMeshError):
+        for tenant in (await catalog.tenants())[:_SCRAPED_TENANTS]:
+            await _lag(bus, catalog, metrics, tenant)

@@ -3,28 +3,30 @@
 import asyncio
 import contextlib
 import gc
-import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 import uvicorn
+from prometheus_client import start_http_server
 
 from duckmesh.app.container import Adapters, Container, compose, open_adapters
-from duckmesh.app.rest.app import RestOptions, RestServices, create_app
+from duckmesh.app.server.process import listen
 from duckmesh.app.settings import Settings
 from duckmesh.app.telemetry import logs, tracing
 from duckmesh.domain.errors import ConfigurationError, DuckMeshError
 from duckmesh.ports.bus import IngestBus
+
+if TYPE_CHECKING:
+    from duckmesh.app.rest.app import RestServices
 
 log = structlog.get_logger(__name__)
 
 _REQUEUE_S: Final = 5.0
 _DRAIN_S: Final = 10
 _KEEP_ALIVE_S: Final = 75
-_BACKLOG: Final = 2048
 _COLLECT_AFTER: Final = 50_000
 
 
@@ -66,6 +68,8 @@ async def _run_planes(
             planes.append(asyncio.create_task(_maintain(adapters.bus), name="maintenance"))
         for plane in planes:
             stack.push_async_callback(_cancelled, plane)
+        if "api" not in settings.roles and settings.telemetry.metrics_port:
+            stack.push_async_callback(_closed, *_show_metrics(settings, container))
         if "api" in settings.roles:
             await stack.enter_async_context(container.barrier().open())
             server = await stack.enter_async_context(_api(settings, container, adapters, listener))
@@ -97,6 +101,21 @@ async def _until_stopped(planes: list[asyncio.Task[None]], stop: asyncio.Event) 
             raise RuntimeError(f"{task.get_name()} ended by itself")
 
 
+def _show_metrics(settings: Settings, container: Container) -> tuple[Any, Any]:
+    """Serve the metrics of a process without the API from a thread of their own."""
+    port, host = settings.telemetry.metrics_port, settings.server.host
+    try:
+        return start_http_server(port, host, container.metrics().registry)
+    except OSError as error:
+        raise ConfigurationError(f"DUCKMESH_METRICS_PORT: cannot listen on {host}:{port} ({error.strerror})") from error
+
+
+async def _closed(server: Any, thread: Any) -> None:
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
 async def _cancelled(task: "asyncio.Task[None]") -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -119,7 +138,9 @@ async def _api(
             await task
 
 
-def _uvicorn_config(settings: Settings, services: RestServices) -> uvicorn.Config:
+def _uvicorn_config(settings: Settings, services: "RestServices") -> uvicorn.Config:
+    from duckmesh.app.rest.app import RestOptions, create_app  # noqa: PLC0415 - for the API only
+
     server = settings.server
     options = RestOptions(server.auth, server.host_names, server.max_body_bytes)
     return uvicorn.Config(
@@ -137,8 +158,9 @@ def _uvicorn_config(settings: Settings, services: RestServices) -> uvicorn.Confi
     )
 
 
-def rest_services(container: Container, adapters: Adapters) -> RestServices:
+def rest_services(container: Container, adapters: Adapters) -> "RestServices":
     """What the API is made of."""
+    from duckmesh.app.rest.app import RestServices  # noqa: PLC0415 - for the API only
 
     async def log_answers() -> object:
         return await adapters.bus.head("default")
@@ -161,23 +183,6 @@ def rest_services(container: Container, adapters: Adapters) -> RestServices:
     )
 
 
-def listen(settings: Settings) -> socket.socket:
-    """A listening socket for the API; raises `ConfigurationError` when the address is taken or not ours."""
-    host, port = settings.server.host, settings.server.port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise ConfigurationError(
-            f"cannot listen on {host}:{port} ({error.strerror}); choose another with --host and --port"
-        ) from error
-    return listener
-
-
 async def _maintain(bus: IngestBus) -> None:
     """Give back what silent coordinators hold."""
     while True:
@@ -188,21 +193,4 @@ async def _maintain(bus: IngestBus) -> None:
             log.warning("maintenance.failed", error_code=error.code, reason=error.message)
         else:
             if given_back:
-                log.warning("lease.expired", tenants=given_back)
-
-
-def stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
-    """An event that SIGINT and SIGTERM set."""
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    return stop
-
-
-def run(main: Any) -> Any:
-    """Run a coroutine on uvloop where that is installed."""
-    try:
-        import uvloop  # noqa: PLC0415 - not on every platform
-    except ImportError:
-        return asyncio.run(main)
-    return uvloop.run(main)
+                log.info("lease.expired", tenants=given_back)

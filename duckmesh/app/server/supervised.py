@@ -1,8 +1,8 @@
 """A process of the supervisor: reads its orders from standard input, and ends when that ends.
 
-Started as ``python -m duckmesh.app.server.supervised``. The first line of standard input is a JSON object with the
-environment to add and the number of the listening socket. Reading it after the imports lets a process load while
-the database starts, keeps secrets out of argument lists, and the end of the input tells that the supervisor died.
+Started as ``python -m duckmesh.app.server.supervised [--api]``. The first line of standard input is a JSON object
+with the environment to add and the number of the listening socket. Reading it after the imports lets a process load
+while the database starts, keeps secrets out of argument lists, and the end of the input tells that the supervisor died.
 """
 
 import asyncio
@@ -10,13 +10,16 @@ import json
 import os
 import socket
 import sys
-from typing import Any
+from typing import Any, Final
 
-from duckmesh.app.server.serve import run, serve, stop_on_signals
+from duckmesh.app.server.process import run, stop_on_signals
+from duckmesh.app.server.serve import serve
 from duckmesh.app.settings import load_settings
 from duckmesh.domain.errors import ConfigurationError
 
 EXIT_CONFIGURATION = 2
+EXIT_UNSTOPPABLE = 70
+_LONGEST_STOP_S: Final = 20.0
 
 
 async def _main(orders: dict[str, Any]) -> None:
@@ -32,6 +35,8 @@ def _until_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) ->
     if not os.read(sys.stdin.fileno(), 4096):
         loop.remove_reader(sys.stdin.fileno())
         stop.set()
+        # The supervisor is gone, so nobody else would end a process that hangs while it stops.
+        loop.call_later(_LONGEST_STOP_S, os._exit, EXIT_UNSTOPPABLE)
 
 
 def _first_line() -> str:
@@ -44,6 +49,8 @@ def _first_line() -> str:
 
 def main() -> int:
     """Serve as ordered; the exit status."""
+    if "--api" in sys.argv:
+        import duckmesh.app.rest.app  # noqa: F401, PLC0415 - loaded before the orders come
     line = _first_line()
     if not line:
         return 0  # the supervisor ended before it had anything to order

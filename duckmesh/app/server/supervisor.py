@@ -19,9 +19,8 @@ from typing import Any, Final
 import structlog
 from attrs import define, field
 
-from duckmesh.adapters.postgres import migrate, open_catalog
+from duckmesh.adapters.postgres import migrate
 from duckmesh.adapters.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from duckmesh.app.access.service import AccessService
 from duckmesh.app.cli.discovery import (
     ServerInfo,
     forget_server,
@@ -30,7 +29,7 @@ from duckmesh.app.cli.discovery import (
     write_dsn,
     write_server,
 )
-from duckmesh.app.server.serve import listen
+from duckmesh.app.server.process import listen
 from duckmesh.app.settings import Settings
 from duckmesh.app.telemetry import logs
 from duckmesh.domain.access import ALL_ROLES
@@ -43,6 +42,9 @@ _FIRST_BACKOFF_S: Final = 0.1
 _LONGEST_BACKOFF_S: Final = 10.0
 _STEADY_S: Final = 30.0
 _STOP_S: Final = 15.0
+#: What PostgreSQL calls an error and is none: questions while it starts, and how a statement of ours gives up on keys
+#: that it finds known.
+_EXPECTED: Final = ("is starting up", 'relation "duckmesh_version" does not exist', " error:  duckmesh: ")
 #: Planes by process. One process for each, so that a death costs one plane.
 _CHILDREN: Final = {"api": "api", "coordinator": "coordinator,maintenance"}
 
@@ -91,6 +93,9 @@ class Supervisor:
 
     async def _prepare_database(self) -> None:
         """Bring the schema up to date, and make the first tenant with its key."""
+        from duckmesh.adapters.postgres import open_catalog  # noqa: PLC0415 - loaded while the children start
+        from duckmesh.app.access.service import AccessService  # noqa: PLC0415
+
         dsn = self._postgres.dsn
         await migrate.upgrade_if_empty(dsn)
         await migrate.require_current(dsn)
@@ -162,6 +167,7 @@ class Supervisor:
             sys.executable,
             "-m",
             "duckmesh.app.server.supervised",
+            *(("--api",) if child.name == "api" else ()),
             stdin=asyncio.subprocess.PIPE,
             pass_fds=shared,
             # Ctrl-C at a terminal reaches the whole group; the supervisor decides about the order.
@@ -255,6 +261,6 @@ async def until_ready(url: str) -> None:
 def _log_postgres(line: str) -> None:
     logger: Any = structlog.get_logger("postgres")
     lowered = line.lower()
-    expected = " error:  duckmesh: " in lowered  # how a statement of ours gives up on keys that it finds known
+    expected = any(words in lowered for words in _EXPECTED)
     severe = not expected and any(word in lowered for word in (" error:", " fatal:", " panic:"))
     (logger.warning if severe else logger.debug)(line.strip())

@@ -41,7 +41,6 @@ _MIB: Final = 1024 * 1024
 _HOUR_MS: Final = 3_600_000
 
 _DSN: Final = text(r"postgres(ql)?://.*", "a URL that begins with postgresql://")
-_TOKEN: Final = text(r"\S{16,}", "at least 16 characters without spaces")
 
 PROFILE_DEFAULTS: Final[Mapping[Profile, Mapping[str, Any]]] = {
     "dev": {},
@@ -55,7 +54,6 @@ PROFILE_DEFAULTS: Final[Mapping[Profile, Mapping[str, Any]]] = {
     "production": {
         "data_dir": Path("/var/lib/duckmesh"),
         "host": "0.0.0.0",  # noqa: S104 - a server of a network, with authentication on
-        "auth": True,
         "log_format": "json",
     },
 }
@@ -75,7 +73,7 @@ class ServerSettings:
     auth: bool = setting(
         "DUCKMESH_AUTH",
         switch(),
-        default=False,
+        default=True,
         help="Whether callers need an API key. Off is for one machine: `Host` and `Origin` are checked instead.",
     )
     allowed_hosts: tuple[str, ...] = setting(
@@ -83,19 +81,13 @@ class ServerSettings:
         words(),
         default=(),
         help="Host names under which requests are answered, without port. Empty means any with authentication, and "
-        "only those of this machine without. Must be set to listen on a network without authentication.",
-    )
-    operator_token: Secret[str] | None = setting(
-        "DUCKMESH_OPERATOR_TOKEN",
-        secret(_TOKEN),
-        default=None,
-        help="Credential of the deployment's operator for `/v1/admin`; without it those calls are refused.",
+        "only those of this machine without.",
     )
     max_body_bytes: int = setting(
         "DUCKMESH_MAX_BODY_BYTES",
         integer(1024, 4096 * _MIB),
         default=64 * _MIB,
-        help="Largest request body in bytes, also after decompression; a larger one answers 413.",
+        help="Largest request body in bytes; a larger one answers 413.",
     )
 
     @property
@@ -188,14 +180,8 @@ class IngestSettings:
     max_pending_records: int = setting(
         "DUCKMESH_MAX_PENDING_RECORDS",
         integer(1, 1_000_000_000),
-        default=2_000_000,
+        default=10_000_000,
         help="Accepted records of one tenant that may wait to become visible; beyond it ingest answers 429.",
-    )
-    idempotency_retention_days: int = setting(
-        "DUCKMESH_IDEMPOTENCY_RETENTION_DAYS",
-        integer(0, 36_500),
-        default=30,
-        help="For how many days idempotency keys are remembered; 0 is for ever.",
     )
 
 
@@ -310,6 +296,13 @@ class TelemetrySettings:
         default=1.0,
         help="Share of traces that are recorded when their caller did not decide.",
     )
+    metrics_port: int = setting(
+        "DUCKMESH_METRICS_PORT",
+        integer(0, 65_535),
+        default=0,
+        help="TCP port on which a process without the API shows its metrics, on DUCKMESH_HOST; 0 is none. The API "
+        "shows its own at `/v1/metrics`.",
+    )
     metrics_max_tenants: int = setting(
         "DUCKMESH_METRICS_MAX_TENANTS",
         integer(0, 100_000),
@@ -361,14 +354,9 @@ class Settings:
         return self.object_store.url or (self.data_dir.expanduser().absolute() / "objects").as_uri()
 
     def _check_exposure(self) -> None:
-        server = self.server
-        if server.auth or server.allowed_hosts or server.host in LOOPBACK_NAMES:
-            return
-        raise refusal(
-            "DUCKMESH_ALLOWED_HOSTS",
-            f"is missing, and {server.host!r} is on a network without authentication",
-            "the names under which callers reach this server, or DUCKMESH_AUTH=on",
-        )
+        if not self.server.auth and self.server.host not in LOOPBACK_NAMES:
+            problem = f"is off, and {self.server.host!r} is on a network: whoever reaches it is everybody's admin"
+            raise refusal("DUCKMESH_AUTH", problem, "on, or DUCKMESH_HOST=127.0.0.1")
 
     def _check_postgres(self) -> None:
         if not self.embedded_postgres:

@@ -43,7 +43,8 @@ def test_values_of_settings_are_masked_with_the_passwords_inside_them_in_both_fo
     settings = load_settings(
         env={
             "DUCKMESH_POSTGRES_DSN": "postgresql://u:qu%40ck%21@h/db",
-            "DUCKMESH_OPERATOR_TOKEN": "operator-token-123",
+            "DUCKMESH_S3_ACCESS_KEY_ID": "id",
+            "DUCKMESH_S3_SECRET_ACCESS_KEY": "operator-token-123",
         }
     )
     redactor = Redactor(secret_values(settings))
