@@ -39,3 +39,8 @@ async def database(postgres_server: PostgresServer) -> AsyncIterator[str]:
     dsn = await postgres_server.make_database()
     yield dsn
     await postgres_server.drop_database(dsn)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bodies by their argument: they hold fresh keys, and a test's name must be the same in every worker."""
+    return argname if isinstance(val, bytes) else None

@@ -21,6 +21,7 @@ from attrs import define, field, frozen
 
 from duckmesh.app.coordinator.materialise import DefaultOf, file_table, write_files
 from duckmesh.domain.errors import DataCorrupt, DuckMeshError, LeaseLost, PublicationConflict, StaleEpoch
+from duckmesh.domain.leases import Lease
 from duckmesh.domain.planning import CommitPlan, plan_commit
 from duckmesh.domain.snapshots import CatalogHead, ParkedWrite, Publication, Snapshot
 from duckmesh.domain.tables import Tables
@@ -36,6 +37,7 @@ log = structlog.get_logger(__name__)
 _FIRST_BACKOFF_S: Final = 0.05
 _LONGEST_BACKOFF_S: Final = 5.0
 _BREATH_S: Final = 0.002
+_GIVE_BACK_S: Final = 2.0
 _PROBE: Final = ClaimLimits(max_records=1, max_bytes=1)
 
 
@@ -53,7 +55,7 @@ class CoordinatorOptions:
 class _TenantState:
     """What the holder of a lease knows of a tenant, as long as it is the only one that publishes."""
 
-    epoch: int
+    lease: Lease
     head: CatalogHead
     tables: Tables
 
@@ -99,10 +101,23 @@ class Coordinator:
 
     async def run(self) -> None:
         """Work until cancelled; failures of infrastructure are retried without limit."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._watch_work())
-            tasks.create_task(self._watch_demands())
-            tasks.create_task(self._loop())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._watch_work())
+                tasks.create_task(self._watch_demands())
+                tasks.create_task(self._loop())
+        finally:
+            await self._stop()
+
+    async def _stop(self) -> None:
+        """End what is under way, and give the leases back, so that nobody has to wait until they run out."""
+        for task in tuple(self._busy.values()):
+            task.cancel()
+        await asyncio.gather(*self._busy.values(), return_exceptions=True)
+        with contextlib.suppress(DuckMeshError, TimeoutError):
+            async with asyncio.timeout(_GIVE_BACK_S):
+                for state in self._states.values():
+                    await self._bus.nack(state.lease)
 
     async def run_once(self, tenant: str | None = None) -> bool:
         """Claim and publish one batch; whether there was one. For tests and for a drain."""
@@ -284,10 +299,10 @@ class Coordinator:
     async def _state(self, batch: ClaimedBatch) -> _TenantState:
         """What is known of the tenant; read anew, and the epoch recorded, when the lease is new."""
         state = self._states.get(batch.tenant)
-        if state is None or state.epoch != batch.lease.epoch:
+        if state is None or state.lease.epoch != batch.lease.epoch:
             head = await self._catalog.record_epoch(batch.tenant, batch.lease.epoch)
             manifest = await self._catalog.manifest(batch.tenant, head.snapshot_id)
-            state = _TenantState(batch.lease.epoch, head, manifest.tables)
+            state = _TenantState(batch.lease, head, manifest.tables)
             self._states[batch.tenant] = state
         return state
 
