@@ -7,6 +7,7 @@ applied in log order, so a table's last version in the batch is the one that its
 import itertools
 from collections.abc import Collection, Iterator, Mapping
 
+from attrs import evolve as changed
 from attrs import frozen
 
 from duckmesh.domain.errors import DataCorrupt, DuckMeshError, TableNotFound
@@ -143,8 +144,9 @@ class _Planner:
             self._control(write)
             return False
         parked = self._poisoned.get(write.token) or self._unplaceable(write)
-        if parked is not None:
-            self._parked.append(parked)
+        if parked is not None:  # whole, whichever of its tables was the reason
+            tables = tuple(part.table.table_id for part in write.parts)
+            self._parked.append(changed(parked, tables=tables, records=sum(part.rows for part in write.parts)))
         return parked is None
 
     def _control(self, write: LoggedWrite) -> None:
@@ -165,8 +167,7 @@ class _Planner:
             write.token,
             TableNotFound.code,
             f"the table was dropped before this write reached the log: {', '.join(missing)}",
-            tuple(part.table.table_id for part in write.parts),
-            sum(part.rows for part in write.parts),
+            tuple(missing),
         )
 
     def plan(self, watermark: int) -> CommitPlan:

@@ -74,7 +74,7 @@ class ControlResult:
 
 @frozen
 class ParkedWrite:
-    """A write that can never be materialised, with the deterministic reason."""
+    """A write that can never be materialised, with the deterministic reason. ``tables`` are ids of all its tables."""
 
     token: int
     error_code: str

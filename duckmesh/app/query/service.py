@@ -107,7 +107,7 @@ class QueryService:
         freshness = freshness or Freshness()
         freshness.check()
         started = time.monotonic()
-        manifest, relations = await self._resolve(tenant, freshness)
+        manifest, relations = await self._resolve(tenant, freshness, sql)
         waited = time.monotonic() - started
         limits = self._limits(row_limit, timeout_s)
         result = await self._engine.execute(EngineQuery(sql, relations, parameters, limits))
@@ -128,7 +128,7 @@ class QueryService:
             timeout_s=min(limits.timeout_s, timeout_s) if timeout_s is not None else limits.timeout_s,
         )
 
-    async def _resolve(self, tenant: str, freshness: Freshness) -> tuple[Manifest, tuple[Relation, ...]]:
+    async def _resolve(self, tenant: str, freshness: Freshness, sql: str) -> tuple[Manifest, tuple[Relation, ...]]:
         await self._check_scope(tenant, freshness)
         if freshness.snapshot_id is not None:
             return await self._bind(tenant, freshness.snapshot_id)
@@ -137,7 +137,7 @@ class QueryService:
             return await self._bind(tenant, snapshot.snapshot_id)
         if freshness.min_visibility_token is None:
             return await self._bind(tenant, (await self._catalog.head(tenant)).snapshot_id)
-        return await self._strict(tenant, freshness.min_visibility_token, freshness)
+        return await self._strict(tenant, freshness.min_visibility_token, freshness, sql)
 
     async def _check_scope(self, tenant: str, freshness: Freshness) -> None:
         """A scope is checked also without a token: it says which log the caller believes in."""
@@ -151,7 +151,9 @@ class QueryService:
                 current_scope=head.scope,
             )
 
-    async def _strict(self, tenant: str, token: int, freshness: Freshness) -> tuple[Manifest, tuple[Relation, ...]]:
+    async def _strict(
+        self, tenant: str, token: int, freshness: Freshness, sql: str
+    ) -> tuple[Manifest, tuple[Relation, ...]]:
         head = await self._bus.head(tenant)
         check_requirement(head, token, freshness.visibility_scope)
         timeout = self._options.default_consistency_s if freshness.timeout_s is None else freshness.timeout_s
@@ -163,11 +165,15 @@ class QueryService:
             raise
         manifest, relations = await self._bind(tenant, reached.snapshot_id)
         if not freshness.allow_parked:
-            await self._refuse_parked(tenant, token)
+            await self._refuse_parked(tenant, token, manifest, sql)
         return manifest, relations
 
-    async def _refuse_parked(self, tenant: str, token: int) -> None:
-        parked = await self._catalog.parked(tenant, token)
+    async def _refuse_parked(self, tenant: str, token: int, manifest: Manifest, sql: str) -> None:
+        """Refuse when a parked write touches a table that the SQL may read."""
+        # Whatever is read must be named, so this finds too many tables at times and never too few.
+        text = fold(sql)
+        named = {table.table_id for name, table in manifest.tables.items() if name in text}
+        parked = [write for write in await self._catalog.parked(tenant, token) if named.intersection(write.tables)]
         if parked:
             raise WriteParked(
                 f"{len(parked)} writes at or below token {token} could not be stored and are parked; "
