@@ -15,8 +15,9 @@ from typing import Any, Final
 from duckmesh.app.server.process import run, stop_on_signals
 from duckmesh.app.server.serve import serve
 from duckmesh.app.settings import load_settings
-from duckmesh.domain.errors import ConfigurationError
+from duckmesh.domain.errors import ConfigurationError, DuckMeshError
 
+EXIT_UNAVAILABLE = 1
 EXIT_CONFIGURATION = 2
 EXIT_UNSTOPPABLE = 70
 _LONGEST_STOP_S: Final = 20.0
@@ -56,9 +57,9 @@ def main() -> int:
         return 0  # the supervisor ended before it had anything to order
     try:
         run(_main(json.loads(line)))
-    except ConfigurationError as error:
+    except DuckMeshError as error:  # the supervisor starts it again; a database that is away is no bug to trace
         sys.stderr.write(f"error: {error.message}\n")
-        return EXIT_CONFIGURATION
+        return EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else EXIT_UNAVAILABLE
     return 0
 
 
