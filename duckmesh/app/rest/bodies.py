@@ -5,7 +5,8 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Final
 
-from litestar import Request
+import msgspec
+from litestar import Request, Response
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
 
@@ -26,6 +27,11 @@ async def body_of(request: Request[Any, Any, Any], limit: int) -> bytes:
             raise _too_large(limit)
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def json_answer(body: object, status: int = 200) -> Response[bytes]:
+    """A value as the JSON body of an answer."""
+    return Response(msgspec.json.encode(body), media_type="application/json", status_code=status)
 
 
 def answer(body: type, description: str, media_type: str = "application/json") -> ResponseSpec:

@@ -8,7 +8,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from duckmesh.app.access.service import AccessService
-from duckmesh.app.rest.bodies import answer, body_of, error_specs
+from duckmesh.app.rest.bodies import answer, body_of, error_specs, json_answer
 from duckmesh.app.rest.context import ROLES, principal_of
 from duckmesh.app.rest.described import described_body
 from duckmesh.domain.access import ApiKey, Role, parse_roles
@@ -49,10 +49,6 @@ def key_info(key: ApiKey, text: str | None = None) -> KeyInfo:
     return KeyInfo(key.key_id, roles, key.name, key.created_at.isoformat(), revoked, text)
 
 
-def _json(body: object, status: int = 200) -> Response[bytes]:
-    return Response(msgspec.json.encode(body), media_type="application/json", status_code=status)
-
-
 def key_routes(access: AccessService) -> list[HTTPRouteHandler]:
     """The handlers of `/v1/keys`."""
 
@@ -73,7 +69,7 @@ def key_routes(access: AccessService) -> list[HTTPRouteHandler]:
         if not roles or len(body.name) > 200 or "\x00" in body.name:  # noqa: PLR2004
             raise InvalidRequest("a key needs at least one role, and a name of at most 200 characters")
         text, key = await access.create_key(principal_of(request).tenant, roles, body.name)
-        return _json(key_info(key, text), 201)
+        return json_answer(key_info(key, text), 201)
 
     @get(
         "/v1/keys",
@@ -83,7 +79,7 @@ def key_routes(access: AccessService) -> list[HTTPRouteHandler]:
     )
     async def list_keys(request: Request[Any, Any, Any]) -> Response[bytes]:
         keys = await access.keys(principal_of(request).tenant)
-        return _json(KeyList([key_info(key) for key in keys]))
+        return json_answer(KeyList([key_info(key) for key in keys]))
 
     @delete(
         "/v1/keys/{key_id:str}",
@@ -95,6 +91,6 @@ def key_routes(access: AccessService) -> list[HTTPRouteHandler]:
     async def revoke_key(request: Request[Any, Any, Any], key_id: FromPath[str]) -> Response[bytes]:
         tenant = principal_of(request).tenant
         await access.revoke(tenant, key_id[:64].replace("\x00", ""))
-        return _json(KeyList([key_info(key) for key in await access.keys(tenant)]))
+        return json_answer(KeyList([key_info(key) for key in await access.keys(tenant)]))
 
     return [create_key, list_keys, revoke_key]

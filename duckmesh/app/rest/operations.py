@@ -8,7 +8,7 @@ import msgspec
 from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
 
-from duckmesh.app.rest.bodies import answer, error_specs
+from duckmesh.app.rest.bodies import answer, error_specs, json_answer
 from duckmesh.app.rest.context import ROLES, principal_of
 from duckmesh.app.telemetry.metrics import Metrics
 from duckmesh.domain.access import Role
@@ -51,10 +51,6 @@ class LagBody(msgspec.Struct):
     latest_snapshot_time: str
 
 
-def _json(body: object, status: int = 200) -> Response[bytes]:
-    return Response(msgspec.json.encode(body), media_type="application/json", status_code=status)
-
-
 def operations_routes(
     bus: IngestBus, catalog: Catalog, metrics: Metrics, checks: Mapping[str, Check]
 ) -> list[HTTPRouteHandler]:
@@ -66,7 +62,7 @@ def operations_routes(
         responses={200: answer(Health, "Alive.")},
     )
     async def health() -> Response[bytes]:
-        return _json(Health("ok"))
+        return json_answer(Health("ok"))
 
     @get(
         "/v1/ready",
@@ -79,7 +75,7 @@ def operations_routes(
     async def ready() -> Response[bytes]:
         results = {name: await _result(check) for name, check in checks.items()}
         fine = all(result == "ok" for result in results.values())
-        return _json(Readiness("ready" if fine else "not_ready", results), 200 if fine else 503)
+        return json_answer(Readiness("ready" if fine else "not_ready", results), 200 if fine else 503)
 
     @get(
         "/v1/metrics",
@@ -101,7 +97,7 @@ def operations_routes(
     async def lag(request: Request[Any, Any, Any]) -> Response[bytes]:
         tenant = principal_of(request).tenant
         snapshot, found = await _lag(bus, catalog, metrics, tenant)
-        return _json(
+        return json_answer(
             LagBody(
                 found.accepted_events,
                 found.claimed_events,

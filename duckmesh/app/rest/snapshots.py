@@ -8,7 +8,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, QueryParameter
 
 from duckmesh.app.query.service import QueryService
-from duckmesh.app.rest.bodies import answer, error_specs
+from duckmesh.app.rest.bodies import answer, error_specs, json_answer
 from duckmesh.app.rest.context import ROLES, principal_of
 from duckmesh.domain.access import Role
 from duckmesh.domain.errors import InvalidRequest, SnapshotNotFound
@@ -80,10 +80,6 @@ def _detail(manifest: Manifest) -> SnapshotDetail:
     return SnapshotDetail(**msgspec.structs.asdict(_info(snapshot)), tables=states)
 
 
-def _json(body: object) -> Response[bytes]:
-    return Response(msgspec.json.encode(body), media_type="application/json", status_code=200)
-
-
 def snapshot_routes(catalog: Catalog, queries: QueryService) -> list[HTTPRouteHandler]:
     """The handlers of `/v1/snapshots`."""
 
@@ -104,7 +100,7 @@ def snapshot_routes(catalog: Catalog, queries: QueryService) -> list[HTTPRouteHa
         found = await catalog.snapshots(principal_of(request).tenant, before=_position(cursor), limit=limit + 1)
         page = found[:limit]
         more = str(page[-1].snapshot_id) if len(found) > limit else None
-        return _json(SnapshotList([_info(snapshot) for snapshot in page], more))
+        return json_answer(SnapshotList([_info(snapshot) for snapshot in page], more))
 
     @get(
         "/v1/snapshots/{snapshot_id:str}",
@@ -119,7 +115,7 @@ def snapshot_routes(catalog: Catalog, queries: QueryService) -> list[HTTPRouteHa
         if not (_is_number(snapshot_id) and int(snapshot_id) > 0):
             raise SnapshotNotFound(f"there is no snapshot {snapshot_id[:40]!r}; ids are positive integers")
         manifest = await queries.manifest(principal_of(request).tenant, int(snapshot_id))
-        return _json(_detail(manifest))
+        return json_answer(_detail(manifest))
 
     return [list_snapshots, show_snapshot]
 

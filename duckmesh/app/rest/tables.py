@@ -7,7 +7,7 @@ from litestar import Request, Response, delete, get, patch, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from duckmesh.app.rest.bodies import answer, body_of, error_specs
+from duckmesh.app.rest.bodies import answer, body_of, error_specs, json_answer
 from duckmesh.app.rest.context import ROLES, principal_of
 from duckmesh.app.rest.described import described_body
 from duckmesh.app.tables.service import Changed, TableRequest, TableService
@@ -73,12 +73,8 @@ def _info(table: TableDefinition, token: int | None = None) -> TableInfo:
     )
 
 
-def _json(body: object, status: int = 200) -> Response[bytes]:
-    return Response(msgspec.json.encode(body), media_type="application/json", status_code=status)
-
-
 def _changed(change: Changed, status: int = 200) -> Response[bytes]:
-    return _json(_info(change.table, change.token), status)
+    return json_answer(_info(change.table, change.token), status)
 
 
 def _decode(body: bytes, kind: type[Any]) -> Any:
@@ -119,7 +115,7 @@ def table_routes(service: TableService) -> list[HTTPRouteHandler]:
     )
     async def list_tables(request: Request[Any, Any, Any]) -> Response[bytes]:
         tables = await service.list(principal_of(request).tenant)
-        return _json(TableList([_info(table) for table in tables], None))
+        return json_answer(TableList([_info(table) for table in tables], None))
 
     @get(
         "/v1/tables/{table:str}",
@@ -128,7 +124,7 @@ def table_routes(service: TableService) -> list[HTTPRouteHandler]:
         responses={200: answer(TableInfo, "The table."), **error_specs(400, 401, 403, 404, 503)},
     )
     async def show_table(request: Request[Any, Any, Any], table: FromPath[str]) -> Response[bytes]:
-        return _json(_info(await service.get(principal_of(request).tenant, table)))
+        return json_answer(_info(await service.get(principal_of(request).tenant, table)))
 
     @patch(
         "/v1/tables/{table:str}",
